@@ -1,0 +1,108 @@
+"""Examples to tensors: padded rows, or rows laid end to end.
+
+Axes: B rows, S positions of the longest row, T positions of all rows together, N segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from tunewright.data.records import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Example(NamedTuple):
+    """One training sequence: token ids, labels (IGNORE_INDEX where not trained) and the bounds of its segments.
+
+    `bounds` is [0, length] for a plain row and [0, end of row 1, ..., length] for a packed sequence. The label at a
+    position is the token *at* that position (Hugging Face's convention): the loss shifts. The first label of each segment
+    is always IGNORE_INDEX, because nothing precedes it.
+    """
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    bounds: NDArray[np.int32]
+    sample_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """input_ids, labels, position_ids [B, S] int64 (or [1, T] laid end to end); attention_mask [B, S] int64 or None.
+
+    `bounds` [N + 1] int32: where each segment begins and the last one ends, on a [1, T] batch; None on a padded one.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    bounds: torch.Tensor | None
+    sample_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; `bounds` stays on the CPU, where kernels read it as numbers."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
+        )
+
+
+def collate_flat(examples: Sequence[Example]) -> Batch:
+    """Lay the segments of all examples end to end in one row; positions restart at each segment."""
+    lengths = np.concatenate([np.diff(example.bounds) for example in examples])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return Batch(
+        input_ids=_row([example.input_ids for example in examples]),
+        labels=_row([example.labels for example in examples]),
+        position_ids=torch.from_numpy(positions.astype(np.int64)).unsqueeze(0),
+        attention_mask=None,
+        bounds=torch.from_numpy(bounds.astype(np.int32)),
+        sample_ids=tuple(example.sample_id for example in examples),
+    )
+
+
+def collate_padded(examples: Sequence[Example], pad_token_id: int) -> Batch:
+    """Pad each example on the right to the longest; a packed example's segments see each other (plain packing)."""
+    longest = max(len(example.input_ids) for example in examples)
+    shape = (len(examples), longest)
+    input_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        input_ids[row, :length] = torch.from_numpy(example.input_ids.astype(np.int64))
+        labels[row, :length] = torch.from_numpy(example.labels.astype(np.int64))
+        attention_mask[row, :length] = 1
+    return Batch(
+        input_ids=input_ids,
+        labels=labels,
+        position_ids=torch.arange(longest).expand(shape),
+        attention_mask=attention_mask,
+        bounds=None,
+        sample_ids=tuple(example.sample_id for example in examples),
+    )
+
+
+def without_labels(batch: Batch) -> Batch:
+    """The same batch with nothing to train on: what a rank runs when the tail of an epoch leaves it no rows."""
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), sample_ids=())
+
+
+def _row(parts: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64)).unsqueeze(0)

@@ -1,0 +1,46 @@
+"""Which fast paths a run takes, and why the others were not taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from tunewright.config.run import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlan:
+    """`attention`: implementation name for transformers. `flat`: rows are laid end to end instead of padded."""
+
+    attention: str
+    flat: bool
+    reasons: tuple[str, ...]
+
+
+def plan(run: RunConfig, model_config: PretrainedConfig) -> KernelPlan:
+    """Choose the attention implementation and the layout of batches from the run and the model's own configuration."""
+    chosen = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}[run.model.flash_attn]
+    isolate = (bool(run.data.packing) and run.data.neat_packing) or run.batching.padding_free
+    if not isolate:
+        return KernelPlan(chosen, False, (f"attention {chosen}: rows are padded, each row attends to itself",))
+    if run.model.flash_attn not in ("auto", "sdpa"):
+        return KernelPlan(chosen, True, (f"attention {chosen}, asked for by flash_attn; segments by their positions",))
+    obstacle = _obstacle(model_config)
+    if obstacle:
+        return KernelPlan("eager", True, (f"attention eager with a block mask: {obstacle}",))
+    from tunewright.kernels.packed_attention import NAME
+
+    return KernelPlan(NAME, True, (f"attention {NAME}: one call per row, no mask and no padding",))
+
+
+def _obstacle(model_config: PretrainedConfig) -> str | None:
+    """Why this model cannot use packed attention, or None."""
+    text = model_config.get_text_config()
+    if getattr(text, "attn_logit_softcapping", None):
+        return "the model caps its attention logits"
+    if text.model_type.startswith("gpt_oss"):
+        return "the model has attention sinks"
+    return None

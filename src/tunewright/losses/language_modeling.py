@@ -1,0 +1,53 @@
+"""Next-token cross-entropy, as a sum over trained tokens.
+
+Axes: B rows, S positions, N trained tokens, K kept positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tunewright.data.records import IGNORE_INDEX
+
+
+def shifted_targets(labels: Tensor) -> Tensor:
+    """The token each position must predict: the label one to the right, IGNORE_INDEX at the last position.
+
+    labels [B, S] int -> [B, S] int. Because the first label of every segment is IGNORE_INDEX (see `data.collate.Example`),
+    no position predicts across the border of two packed rows.
+    """
+    targets = torch.full_like(labels, IGNORE_INDEX)
+    targets[:, :-1] = labels[:, 1:]
+    return targets
+
+
+def kept_positions(targets: Tensor) -> Tensor:
+    """The positions at which at least one row has something to predict: targets [B, S] -> [K] int64, ascending.
+
+    Only their logits are needed. If there are none, the first position is kept so that the model still runs.
+    """
+    kept = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(-1)
+    return kept if kept.numel() else torch.zeros(1, dtype=torch.int64, device=targets.device)
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -log softmax(logits)[target] over the targets that are not IGNORE_INDEX.
+
+    logits [..., V] float, targets [...] int -> scalar, in float32 or wider. Computed as logsumexp minus the target's logit:
+    over a large vocabulary torch's log_softmax on CPU is the less accurate of the two in float32. Splitting the positions
+    in any way and adding the results gives the same sum. Without a target the sum is zero, with a zero gradient.
+    """
+    trained = targets != IGNORE_INDEX
+    logits_NV = logits[trained]
+    wide_NV = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
+    if wide_NV.shape[0] == 0:
+        return logits.sum() * 0.0
+    target_logit_N = wide_NV.gather(-1, targets[trained].unsqueeze(-1)).squeeze(-1)
+    return (torch.logsumexp(wide_NV, dim=-1) - target_logit_N).sum()
+
+
+def correct_tokens(logits: Tensor, targets: Tensor) -> int:
+    """How many trained tokens the logits rank first: logits [..., V], targets [...] -> count."""
+    trained = targets != IGNORE_INDEX
+    return int((logits.argmax(dim=-1)[trained] == targets[trained]).sum())

@@ -1,0 +1,1 @@
+"""Algorithms: small objects that say which models and examples they need and compute a loss."""

@@ -1,0 +1,51 @@
+"""The forward pass that pre-training and supervised fine-tuning share: next-token cross-entropy of the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tunewright.data.records import IGNORE_INDEX
+from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions, shifted_targets
+from tunewright.stages.stage import Loss
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunewright.data.collate import Batch
+
+
+def trained_tokens(batch: Batch) -> int:
+    """Tokens of the batch that the loss is a sum over."""
+    return int((batch.labels[:, 1:] != IGNORE_INDEX).sum())
+
+
+def next_token_loss(policy: nn.Module, batch: Batch) -> Loss:
+    """Cross-entropy summed over the trained tokens; logits are computed only where some row has a label.
+
+    In evaluation (no gradient) `metrics` also has the token accuracy, which would cost training a pass over the logits.
+    """
+    targets = shifted_targets(batch.labels)
+    kept = kept_positions(targets)
+    logits = policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False).logits
+    total = cross_entropy_sum(logits, targets[:, kept])
+    count = trained_tokens(batch)
+    if torch.is_grad_enabled():
+        return Loss(total, count)
+    return Loss(total, count, {"accuracy": (correct_tokens(logits, targets[:, kept]), count)})
+
+
+def model_inputs(batch: Batch) -> dict[str, Any]:
+    """Keyword arguments of a transformers model for this batch.
+
+    A batch laid end to end carries no mask: its segments' bounds go under the names that transformers gives to variable-length
+    attention (`cu_seq_lens_q`, ...), which our packed attention and FlashAttention read alike.
+    """
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    if batch.bounds is None:
+        return {**inputs, "attention_mask": batch.attention_mask}
+    longest = int(batch.bounds.diff().max())
+    bounds = batch.bounds.to(batch.input_ids.device)
+    return {**inputs, "attention_mask": None, "cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds,
+            "max_length_q": longest, "max_length_k": longest}

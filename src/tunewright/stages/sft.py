@@ -1,0 +1,33 @@
+"""Supervised fine-tuning: next-token cross-entropy on the answers of conversations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewright.stages.causal_lm import next_token_loss, trained_tokens
+from tunewright.stages.stage import ExampleKind, Loss, Models, Role
+
+if TYPE_CHECKING:
+    from tunewright.data.collate import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedFineTuning:
+    """`stage: sft`."""
+
+    name: str = "sft"
+    roles: frozenset[Role] = frozenset({Role.POLICY})
+    examples: ExampleKind = ExampleKind.CONVERSATION
+
+    def units(self, batch: Batch) -> int:
+        """Trained tokens: those of the answers, with the token that ends each of them."""
+        return trained_tokens(batch)
+
+    def prepare(self, models: Models, batch: Batch) -> Batch:
+        """The batch itself."""
+        return batch
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        """Sum of the cross-entropy over trained tokens."""
+        return next_token_loss(models[Role.POLICY], batch)

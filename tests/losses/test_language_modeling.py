@@ -1,0 +1,60 @@
+"""Cross-entropy sums against torch's own float64 cross-entropy and hand-worked values."""
+
+import math
+
+import pytest
+import torch
+
+from tunewright.data.records import IGNORE_INDEX
+from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions, shifted_targets
+
+
+def test_shifted_targets_are_the_labels_one_to_the_right() -> None:
+    """Oracle: written by hand; the last position has nothing to predict."""
+    labels = torch.tensor([[IGNORE_INDEX, 5, 6, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 7, 8]])
+    assert shifted_targets(labels).tolist() == [[5, 6, IGNORE_INDEX, IGNORE_INDEX], [IGNORE_INDEX, 7, 8, IGNORE_INDEX]]
+
+
+def test_kept_positions_are_those_with_a_target_in_some_row() -> None:
+    """Oracle: written by hand; with nothing to predict one position is left so that the model can run."""
+    targets = torch.tensor([[5, IGNORE_INDEX, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 7]])
+    assert kept_positions(targets).tolist() == [0, 2]
+    assert kept_positions(torch.full((2, 3), IGNORE_INDEX)).tolist() == [0]
+
+
+def test_uniform_logits_cost_ln_of_the_vocabulary_per_token() -> None:
+    """Oracle: -ln(1/V) = ln V for each of the two trained tokens."""
+    targets = torch.tensor([[3, IGNORE_INDEX, 0]])
+    assert float(cross_entropy_sum(torch.zeros(1, 3, 7), targets)) == pytest.approx(2 * math.log(7), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sum_and_gradient_equal_torch(dtype: torch.dtype) -> None:
+    """Oracle: torch.nn.functional.cross_entropy in float64 on the same numbers, forward and gradient."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 301, dtype=dtype, requires_grad=True)
+    targets = torch.tensor([[1, 300, IGNORE_INDEX, 4, 4], [IGNORE_INDEX, 0, 299, IGNORE_INDEX, 7]])
+    exact = logits.detach().double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(
+        exact.reshape(-1, 301), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum")
+    expected.backward()
+    actual = cross_entropy_sum(logits, targets)
+    actual.backward()
+    tolerance = 1e-6 if dtype is torch.float32 else 1e-13
+    assert float(actual.detach()) == pytest.approx(float(expected.detach()), rel=tolerance)
+    assert torch.allclose(logits.grad.double(), exact.grad, atol=tolerance)
+
+
+def test_without_a_target_sum_and_gradient_are_zero() -> None:
+    """Identity: a stand-in batch must add nothing, and must still reach the graph so that ranks synchronise."""
+    logits = torch.randn(1, 3, 5, requires_grad=True)
+    total = cross_entropy_sum(logits, torch.full((1, 3), IGNORE_INDEX))
+    total.backward()
+    assert float(total.detach()) == 0.0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_correct_tokens_counts_trained_positions_only() -> None:
+    """Oracle: by hand; of three positions one is ignored, one right, one wrong."""
+    logits = torch.eye(3).unsqueeze(0)
+    assert correct_tokens(logits, torch.tensor([[0, IGNORE_INDEX, 1]])) == 1
