@@ -1,0 +1,81 @@
+"""Values that follow from other values: one small function each, in a literal table. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.config.run import RunConfig
+from tunewright.config.table import replace, values
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How `field` is filled in when it was left open, and the reason in words."""
+
+    field: str
+    reason: str
+    value: Callable[[RunConfig], Any]
+
+
+def _lora_alpha(run: RunConfig) -> float:
+    return 2.0 * run.lora.lora_rank
+
+
+def _packing(run: RunConfig) -> bool:
+    return run.run.stage == "pt"
+
+
+def _eval_steps(run: RunConfig) -> float | None:
+    return run.logging.logging_steps if run.evaluation.eval_strategy == "steps" else None
+
+
+def _logging_dir(run: RunConfig) -> str | None:
+    return str(Path(run.run.output_dir) / "runs") if run.run.output_dir else None
+
+
+def _data_seed(run: RunConfig) -> int:
+    return run.run.seed
+
+
+def _metric(run: RunConfig) -> str | None:
+    return "eval_loss" if run.checkpoints.load_best_model_at_end or run.checkpoints.early_stopping_patience else None
+
+
+def _greater_is_better(run: RunConfig) -> bool | None:
+    metric = run.checkpoints.metric_for_best_model
+    return None if metric is None else not metric.endswith("loss")
+
+
+DERIVATIONS = (
+    Derivation("lora_alpha", "twice lora_rank", _lora_alpha),
+    Derivation("packing", "on in pre-training only", _packing),
+    Derivation("eval_steps", "as often as logging_steps", _eval_steps),
+    Derivation("logging_dir", "`runs` in output_dir", _logging_dir),
+    Derivation("data_seed", "as seed", _data_seed),
+    Derivation("metric_for_best_model", "the evaluation loss decides", _metric),
+    Derivation("greater_is_better", "from the metric's name", _greater_is_better),
+)
+
+
+def derived(run: RunConfig) -> tuple[RunConfig, dict[str, str]]:
+    """The run with open values filled in, and for each filled field the reason. Doing it twice changes nothing."""
+    reasons: dict[str, str] = {}
+    run, reasons = _prefix_metric(run, reasons)
+    for derivation in DERIVATIONS:
+        if values(run)[derivation.field] is None:
+            value = derivation.value(run)
+            if value is not None:
+                run = replace(run, {derivation.field: value})
+                reasons[derivation.field] = derivation.reason
+    return run, reasons
+
+
+def _prefix_metric(run: RunConfig, reasons: dict[str, str]) -> tuple[RunConfig, dict[str, str]]:
+    metric = run.checkpoints.metric_for_best_model
+    if metric is None or metric.startswith("eval_"):
+        return run, reasons
+    return replace(run, {"metric_for_best_model": f"eval_{metric}"}), {
+        **reasons, "metric_for_best_model": "metrics of an evaluation begin with eval_"}

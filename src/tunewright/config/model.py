@@ -1,0 +1,55 @@
+"""Which model is opened, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunewright.config.param import Alias, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Model weights, adapters, attention implementation."""
+
+    model_name_or_path: str | None = param(
+        None, "Model: a directory, a hub id, or `demo` for the bundled demo model.", llamafactory="model_name_or_path",
+        cli_reference="model_name_or_path", sft_json=Alias("model_name_or_path", default="modles/Qwen"),
+        qlora_script=Alias("model_name", default="./chatglm3-6b-base"), mindspeed_fsdp2="model_name_or_path")
+    gguf_file: str | None = param(
+        None, "Name of a GGUF file inside the model directory to read the weights from.", example="model.Q8_0.gguf")
+    adapter_name_or_path: tuple[str, ...] = param(
+        (), "Adapters to load: all but the last are merged into the model, the last is continued (or merged too, with create_new_adapter).",
+        llamafactory=Alias("adapter_name_or_path", convert="comma_list"),
+
+        cli_reference=(Alias("adapter_name_or_path", convert="comma_list"), Alias("lora_weight_path", convert="comma_list")))
+    adapter_folder: str | None = param(
+        None, "Sub-folder of adapter_name_or_path that holds the adapter.", llamafactory="adapter_folder",
+        cli_reference="adapter_folder")
+    model_revision: str = param("main", "Branch, tag or commit of a hub model.", llamafactory="model_revision",
+        cli_reference="model_revision", mindspeed_fsdp2="model_revision")
+    cache_dir: str | None = param(
+        None, "Directory for downloaded models.", llamafactory="cache_dir", recorded=False,
+        cli_reference="cache_dir", mindspeed_fsdp2="cache_dir")
+    trust_remote_code: bool = param(
+        False, "Run Python code that the model's repository brings. Leave it off unless you have read that code.",
+        llamafactory="trust_remote_code",
+        cli_reference="trust_remote_code", qlora_script=Alias("trust_remote_code", default=True),
+        mindspeed_fsdp2="trust_remote_code")
+    flash_attn: str = param(
+        "auto", "Attention implementation.", choices=("auto", "disabled", "sdpa", "fa2"), llamafactory="flash_attn",
+        cli_reference=("flash_attn", Alias("attn_implementation", default="disabled", convert="attention_name")),
+        mindspeed_fsdp2=Alias("use_flash_attn", default="disabled", convert="attention_switch"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Which tokenizer implementation is used, and how."""
+
+    use_fast_tokenizer: bool = param(
+        True, "Use the Rust tokenizer; masks need its character offsets.", llamafactory="use_fast_tokenizer",
+        cli_reference="use_fast_tokenizer", qlora_script=Alias("use_fast", default=False),
+        mindspeed_fsdp2="use_fast_tokenizer")
+    split_special_tokens: bool = param(
+        False, "Split the text of special tokens that rows contain, in pre-training documents; conversations always do.",
+        llamafactory="split_special_tokens",
+        cli_reference="split_special_tokens", mindspeed_fsdp2="split_special_tokens")

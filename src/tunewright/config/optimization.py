@@ -1,0 +1,152 @@
+"""Optimizer, schedule and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright.config.param import Alias, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How gradients become updates."""
+
+    optim: str = param(
+        "adamw_torch_fused", "Optimizer.", choices=("adamw_torch", "adamw_torch_fused", "adafactor"),
+        llamafactory=(Alias("optim", default="adamw_torch"), Alias("adafactor", convert="adafactor_switch")),
+        sft_json=Alias("optim", default="paged_adamw_32bit"),
+        qlora_script=Alias("optim", default="paged_adamw_8bit"),
+        mindspeed_fsdp2=Alias("optimizer", default="adamw_torch", convert="optimizer_name"))
+    learning_rate: float = param(
+        1e-4, "Peak learning rate.", above=0, maximum=100, llamafactory=Alias("learning_rate", default=5e-5),
+        cli_reference=Alias("learning_rate", default=5e-05), sft_json=Alias("learning_rate", default=0.0002),
+        qlora_script="learning_rate", mindspeed_fsdp2=Alias("lr", default=1e-05))
+    weight_decay: float = param(
+        0.0, "Decoupled weight decay (Loshchilov & Hutter 2017); not applied to biases and norms.", minimum=0, maximum=10,
+        llamafactory="weight_decay",
+        cli_reference="weight_decay", sft_json="weight_decay", qlora_script="weight_decay",
+        mindspeed_fsdp2=Alias("weight_decay", default=0.01))
+    adam_beta1: float = param(0.9, "Decay of the first moment.", minimum=0, below=1, llamafactory="adam_beta1",
+        cli_reference="adam_beta1", mindspeed_fsdp2="adam_beta1")
+    adam_beta2: float = param(0.999, "Decay of the second moment.", minimum=0, below=1, llamafactory="adam_beta2",
+        cli_reference="adam_beta2", mindspeed_fsdp2=Alias("adam_beta2", default=0.95))
+    adam_epsilon: float = param(1e-8, "Added to the denominator of the update.", above=0, maximum=1,
+        llamafactory="adam_epsilon",
+        cli_reference="adam_epsilon", mindspeed_fsdp2="adam_epsilon")
+    max_grad_norm: float = param(
+        1.0, "Gradients are scaled down to this total norm; 0 leaves them alone.", minimum=0, maximum=1e6,
+        llamafactory="max_grad_norm",
+        cli_reference="max_grad_norm", sft_json=Alias("max_grad_norm", default=0.3),
+        qlora_script=Alias("max_grad_norm", default=0.3), mindspeed_fsdp2="max_grad_norm")
+    optim_args: Mapping[str, Any] | None = param(
+        None, "Further arguments of the optimizer.", llamafactory=Alias("optim_args", convert="mapping"),
+        example="scale_parameter=False")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate over the run."""
+
+    lr_scheduler_type: str = param(
+        "cosine", "Shape of the learning rate over the run.",
+        choices=("linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "constant",
+                 "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay"),
+        llamafactory=Alias("lr_scheduler_type", default="linear"),
+        cli_reference="lr_scheduler_type", sft_json=Alias("lr_scheduler_type", default="constant_with_warmup"),
+        qlora_script="lr_scheduler_type", mindspeed_fsdp2="lr_scheduler_type")
+    lr_scheduler_kwargs: Mapping[str, Any] | None = param(
+        None, "Further arguments of the schedule: num_cycles, min_lr, min_lr_rate, power, lr_end, timescale, num_stable_steps, "
+        "num_decay_steps, min_lr_ratio, warmup_type, decay_type.",
+        llamafactory=Alias("lr_scheduler_kwargs", convert="mapping"), example='{"num_cycles": 2}')
+    warmup_ratio: float = param(
+        0.0, "Part of the run over which the learning rate rises from zero.", minimum=0, maximum=1, llamafactory="warmup_ratio",
+        cli_reference=Alias("warmup_ratio", default=0.03), qlora_script=Alias("warmup_ratio", default=0.03),
+        mindspeed_fsdp2=Alias("warmup_ratio", default=0.03))
+    warmup_steps: int = param(
+        0, "Steps over which the learning rate rises from zero; a positive number wins over warmup_ratio.", unit="steps",
+        minimum=0, llamafactory="warmup_steps",
+        cli_reference="warmup_steps", sft_json=Alias("warmup_steps", default=100))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingConfig:
+    """Batch sizes and the length of the run."""
+
+    per_device_train_batch_size: int = param(
+        4, "Rows (or packed sequences) per device in one forward pass.", unit="rows", minimum=1, maximum=2**20,
+        llamafactory=(Alias("per_device_train_batch_size", default=8), Alias("per_gpu_train_batch_size",
+        convert="null_is_absent", deprecated=True)),
+        cli_reference=Alias("per_device_train_batch_size", default=8),
+        sft_json=Alias("per_device_train_batch_size", default=1), qlora_script="batch_size",
+        mindspeed_fsdp2=Alias("per_device_train_batch_size", default=8))
+    per_device_eval_batch_size: int = param(
+        8, "The same in evaluation and prediction.", unit="rows", minimum=1, maximum=2**20,
+        llamafactory=("per_device_eval_batch_size", Alias("per_gpu_eval_batch_size",
+        convert="null_is_absent", deprecated=True)), recorded=False,
+        cli_reference="per_device_eval_batch_size")
+    gradient_accumulation_steps: int = param(
+        1, "Forward passes per optimizer step.", minimum=1, maximum=2**20, llamafactory="gradient_accumulation_steps",
+        cli_reference="gradient_accumulation_steps", sft_json=Alias("gradient_accumulation_steps", default=16),
+        qlora_script="gradient_accumulation_steps", mindspeed_fsdp2="gradient_accumulation_steps")
+    num_train_epochs: float = param(
+        3.0, "Passes over the training set.", unit="epochs", above=0, maximum=1e6, llamafactory="num_train_epochs",
+        cli_reference="num_train_epochs", sft_json=Alias("num_train_epochs", default=1.0),
+        qlora_script=Alias("n_epochs", default=5.0), mindspeed_fsdp2="num_train_epochs")
+    max_steps: int = param(
+        -1, "Optimizer steps of the run; a positive number wins over num_train_epochs.", unit="steps", minimum=-1,
+        llamafactory="max_steps",
+        cli_reference="max_steps", mindspeed_fsdp2="max_steps")
+    group_by_length: bool = param(
+        False, "Put rows of like length into one batch.", llamafactory="group_by_length",
+        qlora_script=Alias("group_by_length", default=True))
+    padding_free: bool = param(
+        False, "Concatenate the rows of a batch instead of padding them; attention stays inside each row.")
+    dataloader_num_workers: int = param(
+        0, "Processes that prepare batches.", minimum=0, maximum=512, llamafactory="dataloader_num_workers", recorded=False,
+        cli_reference="dataloader_num_workers", sft_json="dataloader_num_workers",
+        mindspeed_fsdp2="dataloader_num_workers")
+    dataloader_timeout_s: int = param(
+        600, "Longest wait for a batch before the run stops and names the row.", unit="seconds", minimum=1, maximum=86400,
+        recorded=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionConfig:
+    """Number formats and activation memory."""
+
+    bf16: bool = param(False, "Mixed precision with bfloat16.", llamafactory="bf16",
+        cli_reference="bf16")
+    fp16: bool = param(False, "Mixed precision with float16 and loss scaling; needs an accelerator.", llamafactory="fp16",
+        cli_reference="fp16", sft_json=Alias("fp16", default=True), qlora_script="fp16")
+    pure_bf16: bool = param(False, "Keep the weights themselves in bfloat16.", llamafactory="pure_bf16")
+    gradient_checkpointing: bool = param(
+        False, "Recompute activations in the backward pass instead of keeping them.",
+        llamafactory=(Alias("disable_gradient_checkpointing", default=True, convert="negate"), "gradient_checkpointing"),
+
+        cli_reference=(Alias("disable_gradient_checkpointing", default=True, convert="negate"), "gradient_checkpointing"),
+        sft_json=Alias("gradient_checkpointing", default=True),
+        qlora_script=Alias("gradient_checkpointing", default=True), mindspeed_fsdp2="recompute")
+    use_reentrant_gc: bool = param(
+        False, "Use the reentrant form of gradient checkpointing; the gradients are the same.",
+        llamafactory=(Alias("gradient_checkpointing_kwargs", convert="reentrant_kwargs"), "use_reentrant_gc"),
+        cli_reference=Alias("use_reentrant_gc", default=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Several processes."""
+
+    ddp_timeout: int = param(
+        1800, "Longest wait for another rank before the job ends.", unit="seconds", minimum=10, maximum=7200,
+        llamafactory="ddp_timeout", recorded=False,
+        cli_reference="ddp_timeout")
+    ddp_find_unused_parameters: bool | None = param(
+        None, "Look for parameters without a gradient in every step; absent means no.",
+        llamafactory="ddp_find_unused_parameters",
+        cli_reference=Alias("ddp_find_unused_parameters", default=False))
+    ddp_backend: str | None = param(
+        None, "Communication library; absent means nccl on GPUs and gloo on CPU.",
+        choices=("nccl", "gloo", "mpi", "ccl", "hccl", "cncl", "mccl"),
+        llamafactory="ddp_backend", recorded=False)

@@ -1,0 +1,1 @@
+"""Rules between parameters: one small function each; `config.checks` runs them."""

@@ -1,0 +1,101 @@
+"""Rules on paths: what must exist, and what must be writable, before a model is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
+
+
+def output_is_a_file(case: Case) -> list[Broken]:
+    places = {"output_dir": case.run.run.output_dir, "export_dir": case.run.export.export_dir, "logging_dir": case.run.logging.logging_dir}
+    found = []
+    for field, place in places.items():
+        if place and not Path(place).expanduser().is_dir() and Path(place).expanduser().exists():
+            found.append(Broken(field, f"{place} is a file"))
+        elif place and (blocked := _blocked_by(place)):
+            found.append(Broken(field, f"{place} cannot be made: {blocked}"))
+    return found
+
+
+def _blocked_by(place: str) -> str | None:
+    """Why a directory cannot be made there, or written to if it is there; None if nothing speaks against it."""
+    at = Path(place).expanduser().absolute()
+    while not at.exists():
+        at = at.parent
+    if not at.is_dir():
+        return f"{at} is a file"
+    return None if os.access(at, os.W_OK | os.X_OK) else f"{at} is not writable"
+
+
+def output_is_the_model(case: Case) -> list[Broken]:
+    model = case.run.model.model_name_or_path
+    if not model or not Path(model).expanduser().is_dir():
+        return []
+    there = Path(model).expanduser().resolve()
+    places = {"output_dir": case.run.run.output_dir, "export_dir": case.run.export.export_dir}
+    return [Broken(field, f"{place} is the directory of the model itself") for field, place in places.items()
+            if place and Path(place).expanduser().resolve() == there]
+
+
+def model_not_found(case: Case) -> str | None:
+    model = case.run.model.model_name_or_path
+    if not model or model == "demo" or Path(model).expanduser().is_dir():
+        return None
+    if Path(model).expanduser().exists():
+        return f"{model} is a file, not a model directory"
+    is_path = model.startswith(("/", ".", "~", "\\")) or model.count("/") > 1 or model.endswith("/")
+    return f"path not found: {model}" if is_path else None
+
+
+def adapter_not_found(case: Case) -> list[Broken]:
+    return [Broken("adapter_name_or_path", reason) for adapter in case.run.model.adapter_name_or_path
+            if (reason := _adapter_problem(adapter, case.run.model.adapter_folder))]
+
+
+def _adapter_problem(adapter: str, folder: str | None) -> str | None:
+    place = Path(adapter).expanduser()
+    if not place.exists():
+        is_path = adapter.startswith(("/", ".", "~")) or adapter.count("/") != 1
+        return f"path not found: {adapter}" if is_path else None
+    place = place / folder if folder else place
+    if (place / "adapter_config.json").is_file():
+        return None
+    kept = sorted(one.parent.name for one in place.glob("*/adapter_config.json")) if place.is_dir() else []
+    hint = f"; it holds {', '.join(kept[-3:])}" if kept else ""
+    return f"{place} has no adapter_config.json{hint}"
+
+
+def resume_not_found(case: Case) -> str | None:
+    place = case.run.run.resume_from_checkpoint
+    if place is None or place in ("auto", "none") or Path(place).expanduser().is_dir():
+        return None
+    output = Path(case.run.run.output_dir or ".").expanduser()
+    kept = sorted((one.name for one in output.glob("checkpoint-*")), key=lambda name: (len(name), name))
+    have = f"{output} has {', '.join(kept[-3:])}" if kept else f"{output} has no checkpoint"
+    return f"path not found: {place}; {have}"
+
+
+def template_not_found(case: Case) -> str | None:
+    template = case.run.template.template
+    is_path = template.endswith((".jinja", ".jinja2", ".j2")) or "/" in template
+    return f"path not found: {template}" if is_path and not Path(template).expanduser().is_file() else None
+
+
+_OPENS_A_MODEL: tuple[Purpose, ...] = ("train", "eval", "predict", "chat", "export", "preview")
+
+RULES = (
+    Rule("output-is-a-file", ("output_dir", "export_dir", "logging_dir"), output_is_a_file, "name a directory that can be written",
+         purposes=("train", "eval", "predict", "export")),
+    Rule("output-is-the-model", ("output_dir", "export_dir", "model_name_or_path"), output_is_the_model, "name another directory",
+         purposes=("train", "export")),
+    Rule("model-not-found", ("model_name_or_path",), model_not_found, "give an existing directory, a hub id or demo",
+         purposes=_OPENS_A_MODEL),
+    Rule("adapter-not-found", ("adapter_name_or_path", "adapter_folder"), adapter_not_found, "give the directory of an adapter",
+         purposes=_OPENS_A_MODEL),
+    Rule("resume-not-found", ("resume_from_checkpoint", "output_dir"), resume_not_found, "give one of them, auto or none",
+         purposes=("train",)),
+    Rule("template-not-found", ("template",), template_not_found, "give an existing jinja file, a template's name or auto",
+         purposes=_OPENS_A_MODEL),
+)

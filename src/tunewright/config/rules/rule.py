@@ -1,0 +1,53 @@
+"""What a rule is: an identifier, the parameters it reads, a test, and what to do when it is broken. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tunewright.config.run import RunConfig
+
+Purpose = Literal["train", "eval", "predict", "chat", "export", "preview"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("train", "eval", "predict", "chat", "export", "preview")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The run that is tested, and which fields its user wrote."""
+
+    run: RunConfig
+    given: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule broken by one field in particular: what is wrong, and a mend of its own."""
+
+    field: str
+    what: str
+    mend: str | None = None
+
+
+Test = Callable[[Case], str | list[Broken] | None]
+"""What is wrong, as the rest of the sentence after the key; None or nothing if all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `fields`: the parameters it reads; the report points at the first of them that the user wrote.
+
+    `purposes`: when it holds; empty means always. `is_error`: otherwise the run goes on with a note.
+    """
+
+    id: str
+    fields: tuple[str, ...]
+    test: Test
+    mend: str | None = None
+    purposes: tuple[Purpose, ...] = ()
+    is_error: bool = True
+
+
+def has_eval_data(run: RunConfig) -> bool:
+    """Whether there is something to evaluate on."""
+    return bool(run.data.eval_dataset) or run.data.val_size > 0

@@ -1,0 +1,165 @@
+"""Rules on optimisation, precision, evaluation and checkpoints."""
+
+from __future__ import annotations
+
+from tunewright.config.literals import show
+from tunewright.config.rules.rule import Broken, Case, Rule, has_eval_data
+from tunewright.config.table import nearest
+
+_METRICS = {
+    "eval_loss": None, "eval_accuracy": "compute_accuracy", "eval_rouge-1": "predict_with_generate",
+    "eval_rouge-2": "predict_with_generate", "eval_rouge-l": "predict_with_generate", "eval_bleu-4": "predict_with_generate",
+}
+"""Metrics of an evaluation, and the switch that makes each be computed."""
+
+
+def two_half_formats(case: Case) -> str | None:
+    precision = case.run.precision
+    if precision.fp16 and (precision.bf16 or precision.pure_bf16):
+        return f"fp16 and {'bf16' if precision.bf16 else 'pure_bf16'} are both on"
+    return None
+
+
+def fp16_on_cpu(case: Case) -> str | None:
+    wanted = case.run.precision.fp16 and case.run.run.use_cpu
+    return "half precision with loss scaling needs an accelerator, but use_cpu is on" if wanted else None
+
+
+def step_count_not_whole(case: Case) -> list[Broken]:
+    run = case.run
+    counts = {"save_steps": run.checkpoints.save_steps, "eval_steps": run.evaluation.eval_steps,
+              "logging_steps": run.logging.logging_steps}
+    return [Broken(field, f"{show(count)} is neither a number of steps nor a fraction of the run")
+            for field, count in counts.items() if count is not None and count > 1 and count != int(count)]
+
+
+def warmup_longer_than_run(case: Case) -> str | None:
+    steps, limit = case.run.schedule.warmup_steps, case.run.batching.max_steps
+    return f"{steps} steps of warm-up, but the run has max_steps {limit}" if 0 < limit < steps else None
+
+
+def max_steps_is_zero(case: Case) -> str | None:
+    return "0 steps train nothing" if case.run.batching.max_steps == 0 else None
+
+
+def huge_learning_rate(case: Case) -> str | None:
+    rate = case.run.optimizer.learning_rate
+    return f"{show(rate)} is far above any rate that trains" if rate > 1 else None
+
+
+def evaluation_without_data(case: Case) -> str | None:
+    strategy = case.run.evaluation.eval_strategy
+    return f"'{strategy}' needs evaluation data" if strategy != "no" and not has_eval_data(case.run) else None
+
+
+def eval_on_start_without_data(case: Case) -> str | None:
+    return "needs evaluation data" if case.run.evaluation.eval_on_start and not has_eval_data(case.run) else None
+
+
+def best_model_without_evaluation(case: Case) -> str | None:
+    wanted = case.run.checkpoints.load_best_model_at_end and case.run.evaluation.eval_strategy == "no"
+    return "needs evaluations to find the best, but eval_strategy is no" if wanted else None
+
+
+def best_model_saved_at_other_times(case: Case) -> str | None:
+    saves, evaluates = case.run.checkpoints.save_strategy, case.run.evaluation.eval_strategy
+    if not case.run.checkpoints.load_best_model_at_end or evaluates in ("no", saves):
+        return None
+    return f"needs a checkpoint at each evaluation, but save_strategy is {saves} and eval_strategy {evaluates}"
+
+
+def best_model_between_saves(case: Case) -> str | None:
+    run = case.run
+    if not run.checkpoints.load_best_model_at_end or (run.checkpoints.save_strategy, run.evaluation.eval_strategy) != ("steps",) * 2:
+        return None
+    saves, evaluates = run.checkpoints.save_steps, run.evaluation.eval_steps or run.logging.logging_steps
+    if (saves < 1) != (evaluates < 1):
+        return f"needs save_steps {show(saves)} and eval_steps {show(evaluates)} to be both steps or both fractions"
+    multiple = saves / evaluates
+    if abs(multiple - round(multiple)) < 1e-9 and round(multiple) >= 1:
+        return None
+    return f"needs save_steps to be a multiple of eval_steps, but {show(saves)} is none of {show(evaluates)}"
+
+
+def early_stopping_without_evaluation(case: Case) -> str | None:
+    wanted = case.run.checkpoints.early_stopping_patience is not None and case.run.evaluation.eval_strategy == "no"
+    return "early stopping needs evaluations, but eval_strategy is no" if wanted else None
+
+
+def early_stopping_without_best(case: Case) -> str | None:
+    checkpoints = case.run.checkpoints
+    wanted = checkpoints.early_stopping_patience is not None and not checkpoints.load_best_model_at_end
+    if case.run.evaluation.eval_strategy == "no":
+        return None
+    return "early stopping leaves weights that are past the best, but load_best_model_at_end is off" if wanted else None
+
+
+def unknown_metric(case: Case) -> list[Broken]:
+    metric = case.run.checkpoints.metric_for_best_model
+    if metric is None:
+        return []
+    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    if name not in _METRICS:
+        of_one_set = len(case.run.data.eval_dataset) > 1 and name.endswith(("_loss", "_accuracy"))
+        close = nearest(name, _METRICS, 1)
+        mend = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(_METRICS)}"
+        return [] if of_one_set else [Broken("metric_for_best_model", f"'{metric}' is no metric of an evaluation", mend)]
+    switch = _METRICS[name]
+    is_on = switch is None or {"compute_accuracy": case.run.evaluation.compute_accuracy,
+                               "predict_with_generate": case.run.evaluation.predict_with_generate}[switch]
+    what = f"'{metric}' is not computed, because {switch} is off"
+    return [] if is_on else [Broken("metric_for_best_model", what, f"set {switch}: true")]
+
+
+def greater_loss(case: Case) -> str | None:
+    checkpoints = case.run.checkpoints
+    is_loss = (checkpoints.metric_for_best_model or "loss").endswith("loss")
+    return "a greater loss is not better" if checkpoints.greater_is_better and is_loss else None
+
+
+def generation_in_pretraining(case: Case) -> str | None:
+    wanted = case.run.evaluation.predict_with_generate and case.run.run.stage == "pt"
+    return "documents have no answers to generate, but stage is pt" if wanted else None
+
+
+def accuracy_with_generation(case: Case) -> str | None:
+    evaluation = case.run.evaluation
+    return "token accuracy is not computed from generated answers" if (
+        evaluation.compute_accuracy and evaluation.predict_with_generate) else None
+
+
+def generation_without_data(case: Case) -> str | None:
+    wanted = case.run.evaluation.predict_with_generate and not has_eval_data(case.run)
+    return "needs evaluation data" if wanted else None
+
+
+RULES = (
+    Rule("two-half-formats", ("fp16", "bf16", "pure_bf16"), two_half_formats, "keep one of them"),
+    Rule("fp16-on-cpu", ("fp16", "use_cpu"), fp16_on_cpu, "use bf16, or none of both"),
+    Rule("step-count-not-whole", ("save_steps", "eval_steps", "logging_steps"), step_count_not_whole,
+         "write a whole number, or a fraction below 1"),
+    Rule("warmup-longer-than-run", ("warmup_steps", "max_steps"), warmup_longer_than_run, "warm up for fewer steps"),
+    Rule("max-steps-is-zero", ("max_steps",), max_steps_is_zero, "write -1 for no limit, or an integer >= 1"),
+    Rule("huge-learning-rate", ("learning_rate",), huge_learning_rate, "1e-5 to 1e-3 is usual", is_error=False),
+    Rule("evaluation-without-data", ("eval_strategy", "eval_dataset", "val_size"), evaluation_without_data,
+         "set eval_dataset or val_size", purposes=("train",)),
+    Rule("eval-on-start-without-data", ("eval_on_start", "eval_dataset", "val_size"), eval_on_start_without_data,
+         "set eval_dataset or val_size", purposes=("train",)),
+    Rule("best-model-without-evaluation", ("load_best_model_at_end", "eval_strategy"), best_model_without_evaluation,
+         "set eval_strategy to steps or epoch"),
+    Rule("best-model-saved-at-other-times", ("load_best_model_at_end", "save_strategy", "eval_strategy"),
+         best_model_saved_at_other_times, "make save_strategy and eval_strategy the same"),
+    Rule("best-model-between-saves", ("load_best_model_at_end", "save_steps", "eval_steps", "logging_steps", "save_strategy",
+                                      "eval_strategy"), best_model_between_saves, "make save_steps a multiple of eval_steps"),
+    Rule("early-stopping-without-evaluation", ("early_stopping_patience", "eval_strategy"), early_stopping_without_evaluation,
+         "set eval_strategy to steps or epoch"),
+    Rule("early-stopping-without-best", ("early_stopping_patience", "load_best_model_at_end"), early_stopping_without_best,
+         "set load_best_model_at_end: true"),
+    Rule("unknown-metric", ("metric_for_best_model", "compute_accuracy", "predict_with_generate"), unknown_metric),
+    Rule("greater-loss", ("greater_is_better", "metric_for_best_model"), greater_loss, "remove greater_is_better"),
+    Rule("generation-in-pretraining", ("predict_with_generate", "stage"), generation_in_pretraining,
+         "turn predict_with_generate off"),
+    Rule("accuracy-with-generation", ("compute_accuracy", "predict_with_generate"), accuracy_with_generation, "keep one of them"),
+    Rule("generation-without-data", ("predict_with_generate", "eval_dataset", "val_size"), generation_without_data,
+         "set eval_dataset or val_size", purposes=("train", "predict")),
+)

@@ -1,0 +1,54 @@
+"""RunConfig: the tree of groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunewright.config.checkpoints import (
+    CheckpointConfig,
+    EvaluationConfig,
+    ExportConfig,
+    GenerationConfig,
+    LoggingConfig,
+)
+from tunewright.config.data import DataConfig, TemplateConfig
+from tunewright.config.model import ModelConfig, TokenizerConfig
+from tunewright.config.optimization import (
+    BatchingConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PrecisionConfig,
+    ScheduleConfig,
+)
+from tunewright.config.run_control import RunControl
+from tunewright.config.tuning import FreezeConfig, LoraConfig, TuningConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Every parameter of a run; field names of the groups are unique over the whole tree."""
+
+    run: RunControl = field(default_factory=RunControl)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batching: BatchingConfig = field(default_factory=BatchingConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def resolve(self) -> RunConfig:
+        """The run with every value that was left open and follows from others filled in (`config.derive`)."""
+        from tunewright.config.derive import derived
+
+        return derived(self)[0]

@@ -1,0 +1,88 @@
+"""The words of a command line -> configuration files and written values. Standard library only.
+
+Accepted: `FILE`, `key=value`, `group.key=value`, `--key value`, `--key=value`, `--kebab-key value`, `--group.key value`, a bare
+`--switch`, `--switch true|false`, `--no_switch`, `--dialect NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewright.config.param import DIALECTS
+from tunewright.config.table import group_types, names_in
+from tunewright.dialects.dialect import Written
+from tunewright.errors import UsageError
+
+WHERE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What the command line names: files, values in order, and the vocabulary if it is given."""
+
+    files: tuple[str, ...]
+    written: tuple[Written, ...]
+    dialect: str | None
+
+
+def parse_arguments(words: Sequence[str]) -> Arguments:
+    """Split the command line; raises UsageError for a word that is none of the forms above."""
+    files: list[str] = []
+    written: list[Written] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--") and len(word) > 2:
+            written.append(_option(word, rest))
+        elif word.startswith("-") and word != "-":
+            raise UsageError(f"{word} is not an option", where=WHERE, mend="options begin with two dashes: --name value")
+        elif "=" in word and _is_key(word.partition("=")[0]):
+            key, _, value = word.partition("=")
+            written.append(_written(key, value))
+        else:
+            files.append(word)
+    dialects = [one.value for one in written if one.name == "dialect"]
+    return Arguments(tuple(files), tuple(one for one in written if one.name != "dialect"), dialects[-1] if dialects else None)
+
+
+def _is_key(text: str) -> bool:
+    return all(part.replace("-", "_").isidentifier() for part in text.split("."))
+
+
+def _option(word: str, rest: list[str]) -> Written:
+    key, sign, value = word.partition("=")
+    if sign:
+        return _written(key, value)
+    name = _name(key)[0]
+    if is_switch(name):
+        takes = bool(rest) and rest[0].lower() in ("true", "false", "none", "null")
+        return _written(key, rest.pop(0) if takes else True)
+    if name.startswith("no_") and is_switch(name[3:]):
+        takes = bool(rest) and rest[0].lower() in ("true", "false")
+        return _written(key, rest.pop(0) if takes else True)
+    if not rest or rest[0].startswith("--"):
+        raise UsageError(f"{key}: a value is missing", where=WHERE, mend=f"write {key} VALUE")
+    return _written(key, rest.pop(0))
+
+
+def is_switch(name: str) -> bool:
+    """Whether some vocabulary has a true-or-false parameter of that name."""
+    from tunewright.dialects.pending import load_pending
+
+    for dialect in ("native", *DIALECTS):
+        known = names_in(dialect)
+        if name in known:
+            row, alias = known[name]
+            return row.base == "bool" or alias.convert in ("adafactor_switch", "attention_switch")
+    return isinstance(load_pending("llamafactory").inert.get(name, (None,))[0], bool)
+
+
+def _name(key: str) -> tuple[str, str | None]:
+    group, dot, name = key.lstrip("-").replace("-", "_").rpartition(".")
+    return (name, group) if dot and group in group_types() else (f"{group}{dot}{name}", None)
+
+
+def _written(key: str, value: object) -> Written:
+    name, group = _name(key)
+    return Written(key=key, name=name, value=value, where=WHERE, source="command line", group=group)

@@ -1,0 +1,129 @@
+"""Files and overrides in any vocabulary -> a RunConfig whose every value has an origin, or one full report of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from tunewright.config import checks
+from tunewright.config.checks import Context
+from tunewright.config.derive import derived
+from tunewright.config.origin import Origin
+from tunewright.config.rules.rule import Purpose
+from tunewright.config.run import RunConfig
+from tunewright.config.table import build, defaults, group_types, table
+from tunewright.dialects.arguments import parse_arguments
+from tunewright.dialects.choose import Choice, choose
+from tunewright.dialects.dialect import Dialect, Written
+from tunewright.dialects.document import Document, read_document
+from tunewright.dialects.interpret import Interpretation, interpret
+from tunewright.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A run as it was written: its values, where each came from, the vocabulary, and notes worth telling."""
+
+    config: RunConfig
+    origins: Mapping[str, Origin]
+    dialect: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that the user wrote."""
+        return frozenset(field for field, origin in self.origins.items() if origin.is_given)
+
+    def resolve(self) -> Reading:
+        """The reading with derived values filled in, their origin being the rule that filled them in."""
+        config, reasons = derived(self.config)
+        origins = {**self.origins, **{field: Origin("rule", reason) for field, reason in reasons.items()}}
+        return replace(self, config=config, origins=MappingProxyType(origins))
+
+
+def read_config(
+    paths_and_args: Sequence[str], *, dialect: str | None = None, purpose: Purpose | None = None,
+) -> Reading:
+    """Read configuration files and overrides; a later file overrides an earlier one, the command line overrides both.
+
+    `dialect` (or `--dialect`, or a `dialect:` key) names the vocabulary; otherwise it is recognised. With a `purpose`, what
+    that purpose needs is checked too, including the files it names. Raises ConfigError with all problems, each
+    `file:line: key: what; mend`; syntax errors, which leave nothing to check, are raised as InputError at once.
+    """
+    arguments = parse_arguments(paths_and_args)
+    documents = [read_document(path) for path in arguments.files]
+    in_files = [one for document in documents for one in written_in(document)]
+    choice = choose(in_files, arguments.written, dialect or arguments.dialect)
+    in_files = [one for one in in_files if one.name != "dialect"]
+    return _reading(in_files, arguments.written, choice, Context({}, purpose, arguments.files[0] if arguments.files else None))
+
+
+def _reading(
+    in_files: list[Written], in_arguments: Sequence[Written], choice: Choice, context: Context,
+) -> Reading:
+    problems = list(choice.problems)
+    merged = _merge(in_files, in_arguments, problems)
+    structure = choice.dialect.restructure(merged)
+    found = interpret(structure.values.values(), choice.dialect, ignored=choice.foreign)
+    problems += found.problems
+    config = build({**defaults(choice.dialect.name), **found.values})
+    origins = _origins(choice.dialect, found)
+    findings = checks.findings(config, replace(context, origins=origins), skip=found.bad)
+    problems += [finding.problem for finding in findings if finding.is_error]
+    if problems:
+        raise ConfigError(_in_order(problems))
+    notes = (*choice.notes, *structure.notes, *found.notes, *(one.problem.line() for one in findings if not one.is_error))
+    return Reading(config, MappingProxyType(origins), choice.dialect.name, notes)
+
+
+def written_in(document: Document) -> list[Written]:
+    """The settings of a file in order; those below the name of a group carry it."""
+    found = []
+    for key, value in document.values.items():
+        if isinstance(value, Mapping) and key in group_types() and key not in ("dataset", "eval_dataset"):
+            found += [_from_file(document, (key, inner), one) for inner, one in value.items()]
+        else:
+            found.append(_from_file(document, (key,), value))
+    return found
+
+
+def _from_file(document: Document, keys: tuple[str, ...], value: Any) -> Written:
+    group = keys[0] if len(keys) == 2 else None
+    return Written(".".join(keys), keys[-1].replace("-", "_"), value, document.where(*keys), "file", group)
+
+
+def _merge(in_files: list[Written], in_arguments: Sequence[Written], problems: list[Problem]) -> dict[str, Written]:
+    """The last word on every name. Twice in one file is a problem; files and the command line override in order."""
+    merged: dict[str, Written] = {}
+    for one in in_files:
+        before = merged.get(one.name)
+        if before is not None and before.where.rpartition(":")[0] == one.where.rpartition(":")[0]:
+            problems.append(Problem(f"{one.key}: given twice, as {before.key} at {before.where} too", where=one.where,
+                                    mend="remove one of them"))
+        merged[one.name] = one
+    return {**merged, **{one.name: one for one in in_arguments}}
+
+
+def _origins(dialect: Dialect, found: Interpretation) -> dict[str, Origin]:
+    origins: dict[str, Origin] = {}
+    for field, row in table().items():
+        written = found.sources.get(field)
+        if written is not None:
+            origins[field] = Origin(written.source, written.where, written.key)
+        elif row.default_in(dialect.name) != row.param.default:
+            origins[field] = Origin("dialect default", dialect.name)
+        else:
+            origins[field] = Origin("default")
+    return origins
+
+
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By file and line, then those of the command line, then those of the whole."""
+
+    def place(problem: Problem) -> tuple[int, str, int]:
+        file, _, line = (problem.where or "").rpartition(":")
+        return (0, file, int(line)) if line.isdigit() else (1 if problem.where else 2, "", 0)
+
+    return sorted(dict.fromkeys(problems), key=place)
