@@ -1,0 +1,1 @@
+"""Trained weights to something people can use: merge, check, shard."""

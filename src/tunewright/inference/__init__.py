@@ -1,0 +1,1 @@
+"""Answers from a model: opening, batched generation, terminal chat."""

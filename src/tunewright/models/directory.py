@@ -1,0 +1,201 @@
+"""Finds a model's directory and checks its files before a weight is read. Standard library only.
+
+Model directories are untrusted: `config.json` may hold keys that steer the loader (attention kernels fetched from the
+network, remote code) or sizes that would build for minutes. What is refused and what is stripped is listed here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tunewright.config.model import ModelConfig
+from tunewright.errors import refuse, require
+
+SIZE_RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "num_hidden_layers": (1, 1024), "n_layer": (1, 1024), "num_layers": (1, 1024),
+    "hidden_size": (1, 2**17), "n_embd": (1, 2**17), "intermediate_size": (1, 2**20), "moe_intermediate_size": (1, 2**20),
+    "num_attention_heads": (1, 2**12), "n_head": (1, 2**12), "num_key_value_heads": (1, 2**12), "head_dim": (1, 2**14),
+    "vocab_size": (2, 2**24), "max_position_embeddings": (1, 2**31), "n_positions": (1, 2**31),
+    "num_experts": (1, 2**14), "num_local_experts": (1, 2**14), "n_routed_experts": (1, 2**14),
+    "num_experts_per_tok": (1, 2**14), "sliding_window": (1, 2**31),
+}
+"""Sizes of a configuration and the range each must lie in; null is allowed, other types than integers are not."""
+
+STEERING_KEYS: Final = frozenset({
+    "attn_implementation", "experts_implementation", "auto_map", "trust_remote_code", "use_kernels", "custom_pipelines",
+})
+"""Keys of a foreign config.json that would choose code; dropped at every depth, with all `_attn_implementation*`."""
+
+HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+"""What may be the name of a hub repository."""
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_WEIGHTS: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+def find_model(model: ModelConfig) -> Path:
+    """The local directory of the model: a directory, the demo model, or the snapshot of a hub id.
+
+    Raises `InputError` if there is none, or if remote code of a hub model is trusted without a pinned commit.
+    """
+    name = model.model_name_or_path
+    if not name:
+        refuse("no model is given", mend="set model_name_or_path to a directory, a hub id or `demo`")
+    if name == "demo":
+        from tunewright.models import demo_model
+
+        return demo_model.ensure()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    require(not path.exists(), f"model_name_or_path: {name} is a file, not a model directory",
+            mend="give the directory; a GGUF file goes into gguf_file")
+    require(HUB_ID.fullmatch(name) is not None, f"model_name_or_path: path not found: {name}",
+            mend="give an existing directory or a hub id such as `org/name`")
+    require(not model.trust_remote_code or _COMMIT.fullmatch(model.model_revision) is not None,
+            f"trust_remote_code with the hub model {name} needs a pinned commit, but model_revision is {model.model_revision}",
+            mend="set model_revision to the 40-digit commit whose code you have read")
+    patterns = [model.gguf_file, *_WEIGHTS[2:]] if model.gguf_file else list(_WEIGHTS)
+    return download("model_name_or_path", name, model, [*patterns, "*.py"] if model.trust_remote_code else patterns)
+
+
+def download(parameter: str, name: str, model: ModelConfig, patterns: list[str]) -> Path:
+    """The local snapshot of a hub repository, files matching `patterns` only. Raises `InputError` if the hub has it not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=model.model_revision, cache_dir=model.cache_dir, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        refuse(f"{parameter}: {name} is no directory here, and the hub did not give it ({reason})",
+               mend="check the spelling, model_revision and the network")
+
+
+def check_directory(directory: Path) -> dict[str, Any]:
+    """The cleaned `config.json` of a model directory, once its sizes and its weights files have been checked.
+
+    Raises `InputError` on: no config.json, broken JSON, sizes out of range, quantised weights, pickled or missing or
+    truncated weights files.
+    """
+    config = read_config_json(directory)
+    check_sizes(config, directory / "config.json")
+    if "quantization_config" in config:
+        method = (config["quantization_config"] or {}).get("quant_method", "an unnamed method")
+        refuse(f"the weights are quantised ({method}), which this version cannot train or merge",
+               where=str(directory / "config.json"), mend="use the unquantised model")
+    check_weights(directory)
+    return without_steering(config)
+
+
+def read_config_json(directory: Path) -> dict[str, Any]:
+    """The object in `config.json`, unchecked. Raises `InputError` if it is absent or not a JSON object."""
+    file = directory / "config.json"
+    if not file.is_file():
+        mend = "give the directory that holds config.json"
+        inner = sorted(path.parent.name for path in directory.glob("*/config.json"))
+        refuse(f"model directory {directory} has no config.json", mend=f"{mend}; did you mean {inner[0]}?" if inner else mend)
+    return read_json_object(file)
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`. Raises `InputError` naming line and column if it is something else."""
+    try:
+        loaded = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        refuse(f"not valid JSON: {error.msg} (column {error.colno})", where=f"{file}:{error.lineno}", mend="fetch the file again")
+    except UnicodeDecodeError as error:
+        refuse(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(file), mend="fetch the file again")
+    if not isinstance(loaded, dict):
+        refuse(f"holds a {type(loaded).__name__}, not an object", where=str(file), mend="fetch the file again")
+    return loaded
+
+
+def check_sizes(config: Mapping[str, Any], file: Path) -> None:
+    """Raise `InputError` unless every known size in `config`, at any depth, is an integer within its range."""
+    for key, value in _entries(config):
+        if key not in SIZE_RANGES or value is None or (isinstance(value, list) and key == "num_key_value_heads"):
+            continue
+        low, high = SIZE_RANGES[key]
+        is_size = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        require(is_size, f"{key} is {value!r}, not an integer from {low} to {high}", where=str(file),
+                mend="the file is damaged or hostile: fetch the model again")
+
+
+def without_steering(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` without the keys by which a foreign file would choose code, at every depth."""
+    return {
+        key: without_steering(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in STEERING_KEYS and not key.startswith("_attn_implementation")
+    }
+
+
+def check_weights(directory: Path) -> None:
+    """Raise `InputError` unless the safetensors files are all there and as long as their headers say."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_json_object(index).get("weight_map", {})
+        require(isinstance(shards, dict) and bool(shards) and all(isinstance(name, str) for name in shards.values()),
+                "has no weight_map", where=str(index), mend="fetch the file again")
+        for name in sorted(set(shards.values())):
+            require(Path(name).name == name, f"names a weights file outside the directory: {name}", where=str(index),
+                    mend="the file is hostile: do not use this model")
+            read_tensor_header(directory / name)
+    elif (directory / "model.safetensors").is_file():
+        read_tensor_header(directory / "model.safetensors")
+    else:
+        pickled = sorted(path.name for path in directory.glob("*.bin"))
+        gguf = sorted(path.name for path in directory.glob("*.gguf"))
+        mend = "fetch the model again"
+        mend = f"{pickled[0]} is a pickle, which is never loaded: convert it to safetensors" if pickled else mend
+        mend = f"set gguf_file: {gguf[0]}" if gguf else mend
+        refuse(f"model directory {directory} has no model.safetensors", mend=mend)
+
+
+def read_tensor_header(file: Path) -> dict[str, dict[str, Any]]:
+    """Name -> {dtype, shape, data_offsets} of a safetensors file whose length agrees with its header.
+
+    Raises `InputError` naming the file and the bytes it should have and has.
+    """
+    if not file.is_file():
+        refuse(f"weights file missing: {file}", mend="fetch the model again")
+    have = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if length < 2 or 8 + length > have:
+            refuse(f"weights file truncated or not safetensors: {file}: its header needs {8 + length} bytes, it has {have}",
+                   mend="fetch the file again")
+        try:
+            header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
+        except ValueError:
+            refuse(f"weights file damaged: {file}: its header is not JSON", mend="fetch the file again")
+    header.pop("__metadata__", None)
+    want = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    require(have == want, f"weights file truncated or damaged: {file}: needs {want} bytes, has {have}",
+            mend="fetch the file again")
+    return header
+
+
+def check_path_fields(directory: Path) -> None:
+    """Raise `InputError` if a `*_file` field of tokenizer_config.json leaves the directory (it would be read and saved)."""
+    file = directory / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    for key, value in _entries(read_json_object(file)):
+        if key.endswith("_file") and isinstance(value, str) and value:
+            inside = (directory / value).resolve().is_relative_to(directory.resolve())
+            require(inside and not Path(value).is_absolute(), f"{key} names a file outside the model directory: {value}",
+                    where=str(file), mend="the file is hostile: do not use this model")
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, Mapping):
+            yield from _entries(value)

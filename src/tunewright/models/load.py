@@ -1,0 +1,160 @@
+"""The one loader of model weights: flags that a foreign file could set are set here, on every call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tunewright.config.model import ModelConfig
+from tunewright.config.optimization import PrecisionConfig
+from tunewright.errors import InputError, missing_package, refuse, require
+from tunewright.models.directory import check_directory, check_sizes, check_weights, find_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+ATTENTION: Final[Mapping[str, str | None]] = {
+    "auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2",
+}
+"""Value of `flash_attn` -> attention implementation of transformers; None lets the family choose."""
+
+
+def load_model(
+    model: ModelConfig, precision: PrecisionConfig, *, attention: str | None = None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The causal language model in evaluation mode on the CPU.
+
+    Weights are float32, or bfloat16 with `pure_bf16`; `dtype` overrides (tests use float64). `attention` overrides what
+    `flash_attn` says. Raises `InputError` for anything wrong with the directory, and if a weight that the architecture
+    needs is not in the files.
+    """
+    import torch
+
+    dtype = dtype or (torch.bfloat16 if precision.pure_bf16 else torch.float32)
+    directory = find_model(model)
+    attention = attention or attention_implementation(model)
+    if model.gguf_file:
+        loaded = _load_gguf(directory, model.gguf_file, attention, dtype)
+    elif model.trust_remote_code:
+        loaded = _load_trusted(directory, attention, dtype)
+    else:
+        loaded = _open(directory, build_config(directory), attention, dtype)
+    _remember_name(loaded, model, directory)
+    return loaded
+
+
+def build_config(directory: Path) -> PretrainedConfig:
+    """The configuration object of a checked directory, made by transformers' own class for its `model_type`.
+
+    Raises `InputError` if there is no such class or the class refuses the values.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers import __version__ as version
+
+    values = check_directory(directory)
+    where = str(directory / "config.json")
+    kind = values.get("model_type")
+    require(isinstance(kind, str) and kind in CONFIG_MAPPING, f"model_type {kind!r} is not known to transformers {version}",
+            where=where, mend="use a newer transformers, or trust_remote_code if you have read the model's own code")
+    try:
+        return CONFIG_MAPPING[kind].from_dict(values)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
+        raise _unbuildable(error, where) from error
+
+
+def attention_implementation(model: ModelConfig) -> str | None:
+    """What `flash_attn` asks for in transformers' words. Raises `InputError` if the package it needs is absent."""
+    from importlib.util import find_spec
+
+    if model.flash_attn == "fa2" and find_spec("flash_attn") is None:
+        raise missing_package("flash-attn", feature="FlashAttention 2", parameter="flash_attn: fa2", extra="flash")
+    return ATTENTION[model.flash_attn]
+
+
+def reload_weights(model: PreTrainedModel, directory: Path) -> None:
+    """Put the weights saved in `directory` into `model`, bit by bit; both must have the same tensors."""
+    saved = _open(directory, model.config, model.config._attn_implementation, model.dtype)
+    model.load_state_dict(saved.state_dict())
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Raise `InputError` if the tokenizer can make an id that has no row in the embedding."""
+    rows = model.get_input_embeddings().num_embeddings
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    require(highest < rows, f"the tokenizer makes ids up to {highest} ({token!r}), but the model has {rows} embedding rows",
+            where=tokenizer.name_or_path or None, mend="use the tokenizer that belongs to the model")
+
+
+def quiet_transformers() -> None:
+    """No progress bars and no advice from transformers; errors stay. For commands, whose output is their own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _open(directory: Path, config: PretrainedConfig, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    check_weights(directory)
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            directory, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
+            local_files_only=True, use_safetensors=True, output_loading_info=True)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AttributeError) as error:
+        raise _unbuildable(error, str(directory)) from error
+    _require_complete(report["missing_keys"], directory)
+    return loaded
+
+
+def _load_trusted(directory: Path, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """The same with the repository's own Python code, which the person at the command line has allowed."""
+    from transformers import AutoModelForCausalLM
+
+    check_directory(directory)
+    loaded, report = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, attn_implementation=attention, trust_remote_code=True, local_files_only=True,
+        use_safetensors=True, output_loading_info=True)
+    _require_complete(report["missing_keys"], directory)
+    return loaded
+
+
+def _load_gguf(directory: Path, name: str, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    file = directory / name
+    require(file.is_file() and Path(name).name == name, f"gguf_file: no file {name} in {directory}",
+            mend=f"there are: {', '.join(sorted(path.name for path in directory.glob('*.gguf'))) or 'none'}")
+    config = AutoConfig.from_pretrained(directory, gguf_file=name, trust_remote_code=False, local_files_only=True)
+    check_sizes(config.to_dict(), file)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        directory, gguf_file=name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True)
+    # The weights are plain floats now, but the loader leaves the marks of a quantised model, which then refuses to be saved.
+    loaded.hf_quantizer = None
+    loaded.is_quantized = False
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    return loaded
+
+
+def _require_complete(missing: Any, directory: Path) -> None:
+    names = sorted(missing)
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        refuse(f"the weights files of {directory} lack {', '.join(names[:3])}{more}",
+               mend="fetch the model again; weights are never invented")
+
+
+def _unbuildable(error: Exception, where: str) -> InputError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return InputError(f"the model cannot be built from these files: {type(error).__name__}: {reason}", where=where,
+                      mend="fetch the model again")
+
+
+def _remember_name(loaded: PreTrainedModel, model: ModelConfig, directory: Path) -> None:
+    """Adapters record their base by this name: a hub id stays one, a directory becomes absolute."""
+    named = model.model_name_or_path or ""
+    is_local = named == "demo" or Path(named).expanduser().is_dir()
+    loaded.name_or_path = loaded.config._name_or_path = str(directory) if is_local else named

@@ -1,0 +1,60 @@
+"""Opens tokenizers. Never adds a token: an id without a trained embedding row would be noise."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewright.config.model import ModelConfig, TokenizerConfig
+from tunewright.errors import refuse, require
+from tunewright.models.directory import check_path_fields, find_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model's directory, with a padding token (see `set_padding_token`).
+
+    Raises `InputError` if the directory has no tokenizer files or they name files outside it.
+    """
+    from transformers import AutoTokenizer
+
+    directory = find_model(model)
+    require(model.gguf_file is not None or any((directory / name).is_file() for name in TOKENIZER_FILES),
+            f"model directory {directory} has no tokenizer files", mend=f"one of {', '.join(TOKENIZER_FILES)} is needed")
+    check_path_fields(directory)
+    source = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    try:
+        loaded = AutoTokenizer.from_pretrained(
+            directory, use_fast=tokenizer.use_fast_tokenizer, split_special_tokens=tokenizer.split_special_tokens,
+            trust_remote_code=model.trust_remote_code, local_files_only=True, **source)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        refuse(f"the tokenizer files cannot be read: {reason}", where=str(directory), mend="fetch the model again")
+    set_padding_token(loaded, directory)
+    return loaded
+
+
+def set_padding_token(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Choose a padding token where the tokenizer names none, among its own tokens, and report it.
+
+    The unknown token if it is not also the end token, else the end token. Padding is masked by position, never by id, so
+    the choice changes no loss; the end token stays trainable where it is content.
+    """
+    if tokenizer.pad_token_id is not None:
+        return
+    unknown, end = tokenizer.unk_token_id, tokenizer.eos_token_id
+    if unknown is not None and unknown != end:
+        tokenizer.pad_token = tokenizer.unk_token
+    elif end is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    else:
+        refuse("the tokenizer has no padding, unknown or end token", where=str(directory),
+               mend="name pad_token in tokenizer_config.json")
+    log.info("padding token: %s (the tokenizer names none)", tokenizer.pad_token)
