@@ -1,0 +1,160 @@
+"""`tunewright preview`: the tokens of rows, trained and not trained."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewright.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tunewright.config.run import RunConfig
+    from tunewright.data.examples import ExampleSet
+    from tunewright.data.preview import Line
+
+USAGE = """usage: tunewright preview CONFIG [--rows N|FIRST-LAST|N,M,...] [--set train|validation] [--ids] [--html FILE]
+                          [key=value ...] [--key value ...]
+
+Show the tokens of training rows as the model gets them: trained ones underlined and coloured (in ⟦ ⟧ without colour),
+with the file and line each row came from, its segments and positions. Rows count from 0; `row=N` means `--rows N`.
+
+  --rows   which rows (0-2 if not given)      --ids    one token in each line, with id and position
+  --set    which set (train, else validation) --html   write a page instead
+"""
+_DEFAULT_ROWS = "0-2"
+_SWITCHES = ("--rows", "--set", "--html")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to show: rows as they were written, the name of the set, the page to write, and whether to list tokens."""
+
+    rows: str | None = None
+    chosen_set: str | None = None
+    html: Path | None = None
+    ids: bool = False
+
+
+def run(argv: list[str]) -> int:
+    """Show rows. Returns the exit code."""
+    if not argv or not {"-h", "--help"}.isdisjoint(argv):
+        sys.stdout.write(USAGE)
+        return 0 if argv else 2
+    from tunewright.dialects.read import read_config
+
+    wish, rest = parse(argv)
+    config = read_config(rest, purpose="preview").resolve().config
+    examples, tokenizer = _examples(config, wish.chosen_set)
+    rows = chosen_rows(wish.rows, len(examples))
+    if wish.html is not None:
+        _write_page(examples, rows, tokenizer, wish.html)
+    else:
+        _print(examples, rows, tokenizer, ids=wish.ids)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Wish, list[str]]:
+    """Our own options, and the words that are left for the configuration."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, given, value = word.partition("=")
+        if name in _SWITCHES:
+            found[name] = value if given else _next(words, name)
+        elif name in ("row", "rows") and given:
+            found["--rows"] = value
+        elif word == "--ids":
+            found["--ids"] = ""
+        else:
+            rest.append(word)
+    html = Path(found["--html"]).expanduser() if "--html" in found else None
+    return Wish(found.get("--rows"), found.get("--set"), html, "--ids" in found), rest
+
+
+def chosen_rows(written: str | None, total: int) -> list[int]:
+    """The rows that `3`, `0-4` or `1,5,7` means, out of `total`; the first three if nothing is written.
+
+    Raises `UsageError` if it cannot be read or names a row that is not there.
+    """
+    if total == 0:
+        raise UsageError("the set has no rows to show")
+    if written is None:
+        return list(range(min(3, total)))
+    rows: list[int] = []
+    for part in written.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise UsageError(f"--rows is {written!r}", mend="write a row, a range or a list: 3, 0-4 or 1,5,7")
+        low, high = int(first), int(last or first)
+        if high >= total or low > high:
+            raise UsageError(f"--rows is {written!r}, but the rows are 0 to {total - 1}", mend="choose among them")
+        rows += range(low, high + 1)
+    return rows
+
+
+def _next(words: object, name: str) -> str:
+    value = next(words, None)  # type: ignore[call-overload]
+    if value is None:
+        raise UsageError(f"{name} needs a value", mend="see tunewright preview --help")
+    return str(value)
+
+
+def _examples(config: RunConfig, name: str | None) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
+    """The chosen set of the run, prepared as `train` prepares it, and the tokenizer."""
+    from tunewright.data.pipeline import build
+    from tunewright.data.templates import load_renderer
+    from tunewright.models.load import quiet_transformers
+    from tunewright.models.tokenizer import load_tokenizer
+
+    quiet_transformers()
+    tokenizer = load_tokenizer(config.model, config.tokenizer)
+    renderer = load_renderer(config.template, tokenizer)
+    trains = replace(config, run=replace(config.run, do_train=bool(config.data.dataset)))
+    prepared = build(trains, tokenizer, renderer, report=lambda line: print(line, file=sys.stderr))
+    sets = {**({} if prepared.train is None else {"train": prepared.train}), **prepared.evaluation}
+    chosen = name or next(iter(sets), "")
+    if chosen not in sets:
+        raise UsageError(f"--set is {name!r}", mend=f"the sets of this run are: {', '.join(sets) or 'none'}")
+    return sets[chosen], tokenizer
+
+
+def _write_page(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    from tunewright.data.preview import preview_html
+
+    page = preview_html([(examples[row], examples.origins(row)) for row in rows], tokenizer, "tunewright preview")
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the page cannot be written: {error.strerror}", where=str(path)) from error
+    print(path)
+
+
+def _print(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, ids: bool) -> None:
+    from rich.console import Console
+
+    from tunewright.data.preview import plain, preview_lines, token_lines
+
+    lines = token_lines if ids else preview_lines
+    console = Console(highlight=False, soft_wrap=True)
+    coloured = console.is_terminal and not os.environ.get("NO_COLOR")
+    for row in rows:
+        for line in lines(examples[row], tokenizer, examples.origins(row)):
+            if coloured:
+                console.print(_coloured(line))
+            else:
+                print(plain(line))
+        print()
+
+
+def _coloured(line: Line) -> object:
+    from rich.text import Text
+
+    styles = {"trained": "green underline", "context": "dim", "note": "bold blue"}
+    return Text.assemble(*((part.text, styles[part.kind]) for part in line))

@@ -1,0 +1,1 @@
+"""Rows to records: one module per format of data sets. Standard library only."""

@@ -1,0 +1,77 @@
+"""One render of a chat template: transformers' sandbox, fixed variables, a fixed date."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tunewright.data.records import Message
+from tunewright.data.template_trace import Tools
+from tunewright.data.tools import template_messages
+from tunewright.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RENDER_DATE = datetime.date(2024, 7, 26)
+"""What `strftime_now` tells a template: a render must not depend on the day. It is Llama 3.1's own date without a clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jinja:
+    """A template's text with the values it reads besides the conversation.
+
+    `variables`: special tokens of the tokenizer, `default_bos` (the BOS token if the tokenizer adds one by itself, else
+    empty) and `default_system` if it was given. `thinking`: the switch of reasoning models, None to leave it out.
+    """
+
+    name: str
+    text: str
+    variables: Mapping[str, str]
+    thinking: bool | None = None
+    arguments_as_text: bool = False
+
+    def render(self, messages: Sequence[Message], tools: Tools, *, generate: bool) -> str:
+        """The conversation as text, with the opening of an answer at its end if `generate`.
+
+        Raises `InputError` with the template's own words if it refuses the conversation.
+        """
+        from jinja2.exceptions import TemplateError
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        variables: dict[str, Any] = dict(self.variables, strftime_now=RENDER_DATE.strftime)
+        if self.thinking is not None:
+            variables |= {"enable_thinking": self.thinking, "thinking": self.thinking}
+        turns = template_messages(messages, arguments_as_text=self.arguments_as_text)
+        try:
+            rendered: str = _compile_jinja_template(self.text).render(
+                messages=turns, tools=list(tools) or None, documents=None, add_generation_prompt=generate, **variables)
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            # The right-hand types are what expressions inside a template raise on values they did not expect.
+            raise InputError(f"template {self.name} refuses the conversation: {_one_line(error)}") from error
+        return rendered
+
+    def switched(self, thinking: bool | None) -> Jinja:
+        """The same template with the thinking switch set."""
+        return self if thinking == self.thinking else replace(self, thinking=thinking)
+
+
+def template_variables(tokenizer: PreTrainedTokenizerBase, default_system: str | None) -> dict[str, str]:
+    """The values a template may read; `bos_token` and `eos_token` are empty where the tokenizer has none."""
+    named = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    variables = {"bos_token": "", "eos_token": "", **named, "default_bos": adds_bos(tokenizer)}
+    if default_system is not None:
+        variables["default_system"] = default_system
+    return variables
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's BOS token if it puts one before a text by itself, else an empty string."""
+    begin = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
+    return str(tokenizer.bos_token) if tokenizer.bos_token_id is not None and begin == [tokenizer.bos_token_id] else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

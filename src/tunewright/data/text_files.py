@@ -1,0 +1,88 @@
+"""Bytes to text: UTF-8 only, with the place of whatever is not. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tunewright.errors import InputError, StorageError
+
+BOM = b"\xef\xbb\xbf"
+
+
+def decoded_lines(path: Path) -> Iterator[str]:
+    r"""Lines of `path` with their line ends; only `\n` ends a line, because JSON strings and fields may hold other breaks.
+
+    A byte-order mark is left out. Raises `InputError` for an empty file, UTF-16 or bytes that are not UTF-8.
+    """
+    offset = 0
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                refuse_utf16(path, line)
+            yield _decoded(path, line.removeprefix(BOM) if number == 1 else line, offset, number)
+            offset += len(line)
+    if offset == 0:
+        raise empty_file(path)
+
+
+def decoded_text(path: Path) -> str:
+    """The whole of `path` as text, under the same rules as `decoded_lines`."""
+    with _opened(path) as file:
+        content = file.read()
+    if not content:
+        raise empty_file(path)
+    refuse_utf16(path, content)
+    return _decoded(path, content.removeprefix(BOM), 0, 1)
+
+
+def decoded_head(path: Path, size: int) -> str:
+    """The first `size` bytes as text; a character that the cut divides is left out."""
+    with _opened(path) as file:
+        content = file.read(size)
+    refuse_utf16(path, content)
+    content = content.removeprefix(BOM)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return content[: error.start].decode("utf-8")
+        return _decoded(path, content, 0, 1)
+
+
+def last_bytes(path: Path, size: int) -> bytes:
+    """Up to `size` bytes from the end of the file."""
+    with _opened(path) as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read()
+
+
+def empty_file(path: Path) -> InputError:
+    """The error for a file without content."""
+    return InputError("the file is empty", where=str(path), mend="put rows into it or take it out of the data set")
+
+
+def refuse_utf16(path: Path, head: bytes) -> None:
+    """Raise `InputError` if the file begins as UTF-16 does: with its byte-order mark, or with a NUL among ASCII."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:4]:
+        raise InputError(
+            "the text is UTF-16, UTF-8 wanted", where=str(path),
+            mend=f"convert it: iconv -f UTF-16 -t UTF-8 {path} > new file")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _decoded(path: Path, content: bytes, offset: int, line: int) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = line + content.count(b"\n", 0, error.start)
+        raise InputError(
+            f"byte {offset + error.start} (0x{content[error.start]:02x}) is not UTF-8", where=f"{path}:{number}",
+            mend="save the file as UTF-8, for instance: iconv -f GB18030 -t UTF-8") from error
