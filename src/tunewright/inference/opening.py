@@ -35,10 +35,23 @@ def open_model(run: RunConfig) -> Opened:
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
     renderer = load_renderer(run.template, tokenizer)
+    return Opened(_open_weights(run, source, adapters, tokenizer), tokenizer, renderer, adapters)
+
+
+def open_without_template(run: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The same for documents, which need no template: base models often have none."""
+    source = split_adapter(run.model)
+    adapters = adapter_directories(source)
+    tokenizer = open_tokenizer(run, source, adapters)
+    return _open_weights(run, source, adapters, tokenizer), tokenizer
+
+
+def _open_weights(
+    run: RunConfig, source: ModelConfig, adapters: tuple[Path, ...], tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:
     model = load_model(source, run.precision)
     check_vocabulary(tokenizer, model)
-    model = with_adapters(model, adapters)
-    return Opened(model.to(device(run)).eval(), tokenizer, renderer, adapters)
+    return with_adapters(model, adapters).to(device(run)).eval()
 
 
 def with_adapters(model: PreTrainedModel, adapters: tuple[Path, ...]) -> PreTrainedModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from tunewright.config.run import RunConfig
 
@@ -34,6 +34,18 @@ def plan(run: RunConfig, model_config: PretrainedConfig) -> KernelPlan:
     from tunewright.kernels.packed_attention import NAME
 
     return KernelPlan(NAME, True, (f"attention {NAME}: one call per row, no mask and no padding",))
+
+
+def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
+    """Plan for this model and switch its attention over; returns the plan."""
+    from tunewright.kernels.packed_attention import NAME, register
+
+    chosen = plan(run, model.config)
+    if chosen.attention == NAME:
+        register()
+    if model.config._attn_implementation != chosen.attention:
+        model.set_attn_implementation(chosen.attention)
+    return chosen
 
 
 def _obstacle(model_config: PretrainedConfig) -> str | None:

@@ -48,9 +48,20 @@ class Loss:
 class Stage(Protocol):
     """An algorithm. Stages do not know each other and inherit nothing."""
 
-    name: str
-    roles: frozenset[Role]
-    examples: ExampleKind
+    @property
+    def name(self) -> str:
+        """The value of `stage` that asks for it."""
+        ...
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """The models it needs."""
+        ...
+
+    @property
+    def examples(self) -> ExampleKind:
+        """What one example is made from."""
+        ...
 
     def units(self, batch: Batch) -> int:
         """How many supervised units `loss` will count in this batch, known before the forward pass."""

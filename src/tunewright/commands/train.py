@@ -1,0 +1,121 @@
+"""`tunewright train`: the composition root of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunewright.config.run import RunConfig
+    from tunewright.engine.metrics import Metrics
+    from tunewright.engine.resume import Start
+    from tunewright.engine.signals import StopRequest
+    from tunewright.engine.training import Parts
+    from tunewright.inference.opening import Opened
+    from tunewright.runtime import Ranks
+
+Say = Callable[[str], None]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train as the files and overrides of `argv` say. Returns the exit code."""
+    from tunewright.commands.preflight import require_ready
+    from tunewright.dialects.read import read_config
+    from tunewright.runtime import in_ranked_world, launch_ranks, wanted_processes
+
+    reading = read_config(argv, purpose="train").resolve()
+    require_ready(reading, "train")
+    processes = wanted_processes(reading.config.run.num_processes, use_cpu=reading.config.run.use_cpu)
+    if processes > 1 and not in_ranked_world():
+        return launch_ranks([sys.executable, "-m", "tunewright", "train", *argv], processes)
+    train(reading.config, reading.notes)
+    return 0
+
+
+def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
+    """Train as `run` says (resolved: derived values filled in), from the start or from its newest intact checkpoint; then evaluate
+    and predict if it asks for that. Returns all figures.
+
+    Raises a TunewrightError for whatever ends the run early: Preempted after a signal, with a checkpoint committed.
+    """
+    from tunewright.engine.run_lock import locked
+    from tunewright.engine.signals import stop_on_signals
+    from tunewright.models.load import quiet_transformers
+    from tunewright.runtime import Ranks, configure_logging, demand_determinism, process_group
+
+    ranks = Ranks.from_environment()
+    say = configure_logging(ranks).info
+    quiet_transformers()
+    if run.run.full_determinism:
+        demand_determinism()
+    output_dir = Path(str(run.run.output_dir)).expanduser()
+    with (stop_on_signals() as stop, process_group(ranks, timeout_s=run.parallel.ddp_timeout, backend=run.parallel.ddp_backend),
+          locked(output_dir) if ranks.is_main else nullcontext()):
+        for note in notes:
+            say(f"note: {note}")
+        return _train(run, ranks, stop, say)
+
+
+def _train(run: RunConfig, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
+    from tunewright.adapters.coverage import coverage
+    from tunewright.engine.cards import card_facts, write_card
+    from tunewright.engine.resume import begin
+    from tunewright.engine.training import execute, prepare
+
+    start = begin(run, ranks, say)
+    parts, opened = _open(run, start, say)
+    for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
+        say(line)
+    metrics = execute(prepare(parts, stop)) if run.run.do_train else {}
+    metrics |= _afterwards(run, opened, parts, ranks)
+    if ranks.is_main:
+        write_card(start.store.root, card_facts(run, metrics))
+    say(f"done: {start.store.root}")
+    return metrics
+
+
+def _open(run: RunConfig, start: Start, say: Say) -> tuple[Parts, Opened | None]:
+    """Tokenizer, template, data, model, and what of it trains."""
+    from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable, resume_source, save_trained
+    from tunewright.data.pipeline import build
+    from tunewright.data.templates import load_renderer
+    from tunewright.engine.training import Parts
+    from tunewright.inference.opening import Opened
+    from tunewright.kernels.plan import apply
+    from tunewright.models.load import check_vocabulary, load_model
+    from tunewright.models.tokenizer import load_tokenizer
+    from tunewright.stages.load import load_stage
+
+    tokenizer = load_tokenizer(run.model, run.tokenizer)
+    renderer = None if run.run.stage == "pt" else load_renderer(run.template, tokenizer)
+    prepared = build(run, tokenizer, renderer, report=say)
+    prepared.audit.write(start.store.root / "data_audit.jsonl")
+    checkpoint = start.checkpoint.path if start.checkpoint else None
+    base = load_model(resume_source(run, checkpoint), run.precision)
+    check_vocabulary(tokenizer, base)
+    kernels = apply(run, base)
+    model = make_trainable(base, run, checkpoint=checkpoint)
+    if run.precision.gradient_checkpointing:
+        enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
+    template = None if renderer is None else renderer.source
+    parts = Parts(run, load_stage(run.run.stage), model, tokenizer, prepared, kernels, start,
+                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
+    return parts, None if renderer is None else Opened(model, tokenizer, renderer, ())
+
+
+def _afterwards(run: RunConfig, opened: Opened | None, parts: Parts, ranks: Ranks) -> Metrics:
+    """Evaluation and prediction after training, as the run asks for them."""
+    from tunewright.commands.eval import evaluate_model, report_metrics
+    from tunewright.commands.predict import predict_opened
+
+    metrics: Metrics = {}
+    if run.run.do_eval:
+        found = evaluate_model(parts.model, parts.tokenizer, parts.prepared, run, ranks)
+        report_metrics(found, run, "eval", ranks)
+        metrics |= found
+    if run.run.do_predict and opened is not None:
+        metrics |= predict_opened(opened, parts.prepared, run, ranks)
+    return metrics

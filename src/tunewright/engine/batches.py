@@ -1,0 +1,157 @@
+"""The batches of a run as a function of (epoch, offset): any position can be entered at once, so a resume costs nothing.
+
+`offset` counts the samples of the epoch that all ranks together have consumed. A *window* is what one optimizer step takes:
+up to `accumulation` micro-batches, fewer at the end of an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from tunewright.data.collate import Batch, Example, without_labels
+from tunewright.data.sampling import epoch_order, length_grouped_order
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Collate = Callable[[Sequence[Example]], Batch]
+
+
+class Examples(Protocol):
+    """What the engine reads of a set of examples."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] in tokens."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """This rank's part of each global micro-batch: `per_device` rows of every `per_device * world_size`."""
+
+    per_device: int
+    accumulation: int
+    rank: int
+    world_size: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of one micro-batch over all ranks."""
+        return self.per_device * self.world_size
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of samples: a pure function of (seed, epoch)."""
+
+    seed: int
+    by_length: bool
+
+    def of(self, epoch: int, lengths: NDArray[np.int64], rows_per_step: int) -> NDArray[np.int64]:
+        """Permutation of the samples in this epoch."""
+        if self.by_length:
+            return length_grouped_order(lengths, rows_per_step, self.seed, epoch)
+        return epoch_order(len(lengths), self.seed, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How batches are made: in this process or in `num_workers` others; `timeout_s` bounds the wait for one of those."""
+
+    collate: Collate
+    num_workers: int
+    timeout_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The micro-batches of one optimizer step on this rank; `consumed` samples over all ranks; the epoch's last or not."""
+
+    batches: tuple[Batch, ...]
+    consumed: int
+    ends_epoch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrainBatches:
+    """The optimizer steps of any epoch, from any offset."""
+
+    examples: Examples
+    order: Order
+    share: Share
+    loading: Loading
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the samples."""
+        return math.ceil(math.ceil(len(self.examples) / self.share.rows) / self.share.accumulation)
+
+    def windows(self, epoch: int, offset: int) -> Iterator[Window]:
+        """The optimizer steps left in `epoch` after `offset` samples."""
+        order = self.order.of(epoch, self.examples.lengths, self.share.rows * self.share.accumulation)[offset:]
+        loader = iter(_loader(self.examples, _rank_rows(order, self.share), self.loading))
+        per_window = self.share.rows * self.share.accumulation
+        for start in range(0, len(order), per_window):
+            consumed = min(per_window, len(order) - start)
+            batches = tuple(next(loader) for _ in range(math.ceil(consumed / self.share.rows)))
+            yield Window(batches, consumed, start + consumed == len(order))
+
+
+def every_batch(examples: Examples, share: Share, loading: Loading) -> Iterator[Batch]:
+    """All examples once, in their own order, for evaluation; as many batches on each rank."""
+    yield from _loader(examples, _rank_rows(np.arange(len(examples)), share), loading)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Sample indices of one micro-batch of this rank. With none left for it, `stand_in` runs without labels instead."""
+
+    indices: tuple[int, ...]
+    stand_in: int
+
+
+def _rank_rows(order: NDArray[np.int64], share: Share) -> list[_Rows]:
+    rows = []
+    for start in range(0, len(order), share.rows):
+        taken = order[start : start + share.rows]
+        mine = taken[share.rank * share.per_device : (share.rank + 1) * share.per_device]
+        rows.append(_Rows(tuple(int(index) for index in mine), int(taken[0])))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Collated(torch.utils.data.Dataset[Batch]):
+    """Micro-batches by number, so that data-loader workers only see plain indices."""
+
+    examples: Examples
+    rows: list[_Rows]
+    collate: Collate
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = self.rows[number]
+        if rows.indices:
+            return self.collate([self.examples[index] for index in rows.indices])
+        return without_labels(self.collate([self.examples[rows.stand_in]]))
+
+
+def _loader(examples: Examples, rows: list[_Rows], loading: Loading) -> DataLoader[Batch]:
+    """A loader in order. It has a generator of its own because a loader draws a seed for its workers from it: from the global
+    one the draw would move dropout's random numbers, and a resumed run would differ."""
+    return DataLoader(
+        _Collated(examples, rows, loading.collate), batch_size=None, shuffle=False, num_workers=loading.num_workers,
+        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator())

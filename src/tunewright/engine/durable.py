@@ -1,0 +1,92 @@
+"""Files that survive a kill and a loss of power: fsync, atomic replacement, and errors that name path, need and free space."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import StorageError
+
+_BLOCK = 1 << 20
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path` in one piece: a reader sees the old file or the new one, never half of it."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Force the file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Force the directory's entries to the disk; file systems that cannot sync a directory say EINVAL and are let off."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def demand_space(directory: Path, need: int) -> None:
+    """Raise StorageError unless the file system of `directory` has `need` bytes free."""
+    free = shutil.disk_usage(directory).free
+    if free < need:
+        raise StorageError(f"not enough space for a checkpoint: {_mb(need)} needed, {_mb(free)} free", where=str(directory),
+                           mend="make room and run the same command again to go on")
+
+
+@contextlib.contextmanager
+def storage_errors(directory: Path, need: int) -> Iterator[None]:
+    """Turn a failed write of any library into StorageError with path, need and free space."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = getattr(error, "filename", None) or directory
+        raise StorageError(
+            f"cannot write ({reason}): {_mb(need)} needed, {_mb(shutil.disk_usage(directory).free)} free", where=str(where),
+            mend="make room and run the same command again to go on") from error
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,1 @@
+"""Optimizers by name, and which weights go into which of their groups."""

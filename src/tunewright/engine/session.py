@@ -1,0 +1,130 @@
+"""One run at work: what the loop asks for (`engine.loop.Services`), answered with the run's logs, evaluation and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
+from tunewright.engine.health import OverflowCount, Suspects, demand_finite, first_loss_note
+from tunewright.engine.progress import Position
+
+if TYPE_CHECKING:
+    from tunewright.adapters.movement import Movement
+    from tunewright.data.records import Origin
+    from tunewright.engine.batches import Examples, Window
+    from tunewright.engine.loop import Metrics
+    from tunewright.engine.progress import Display
+    from tunewright.engine.signals import StopRequest
+    from tunewright.engine.state import TrainState
+    from tunewright.engine.step import Machinery, StepResult
+    from tunewright.engine.trackers import Trackers
+
+STEPS_WATCHED = 4
+"""Steps after which the no-op detector speaks: the first may have a rate of zero, and LoRA's A moves from the second on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where a run tells what happens: display, trackers, and the directory for evidence."""
+
+    display: Display
+    trackers: Trackers
+    output_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the session knows of the run from the start."""
+
+    total_steps: int
+    num_samples: int
+    vocab_size: int
+    origin: Callable[[int], Origin]
+    evaluation_sets: Mapping[str, Examples]
+    evaluation_plan: EvaluationPlan
+
+
+@dataclass(slots=True)
+class Session:
+    """Implements `Services`. `commit` publishes a checkpoint of a state; `movement` is dropped once it has spoken."""
+
+    machinery: Machinery
+    outlets: Outlets
+    known: Known
+    stop: StopRequest
+    commit: Callable[[TrainState], None]
+    movement: Movement | None
+    first_step: int = 0
+    elapsed_before_s: float = 0.0
+    tokens: int = 0
+    saved_step: int = -1
+    started: float = field(default_factory=time.monotonic)
+    overflows: OverflowCount = field(default_factory=OverflowCount)
+
+    def stop_requested(self) -> bool:
+        """Whether a signal asked this rank to stop."""
+        return self.stop.requested
+
+    def inspect(self, state: TrainState, window: Window, loss: float, grad_norm: float) -> None:
+        """Refuse a step that is not finite; under float16's loss scaling an infinite gradient is skipped by the scaler, within limits."""
+        samples = tuple(sample for batch in window.batches for sample in batch.sample_ids)
+        suspects = Suspects(state.global_step + 1, samples, self.known.origin, self.outlets.output_dir, self.machinery.ranks)
+        demand_finite("loss", loss, suspects)
+        if self.machinery.accelerator.scaler is not None:
+            self.overflows.note(grad_norm, suspects)
+        else:
+            demand_finite("gradient norm", grad_norm, suspects)
+        if state.global_step == 0 and (note := first_loss_note(loss, self.known.vocab_size)):
+            self.outlets.display.note(f"warning: {note}")
+        if self.movement is not None:
+            self.movement.observe(float(self.machinery.scheduler.get_last_lr()[0]))
+
+    def advanced(self, state: TrainState, result: StepResult) -> None:
+        """Show progress; after the first steps, say which trainable tensors do not move."""
+        self.tokens += result.tokens
+        self.outlets.display.update(self.position(state), result.loss)
+        if self.movement is not None and state.global_step - self.first_step >= STEPS_WATCHED:
+            stuck = self.movement.stuck()
+            if stuck:
+                self.outlets.display.note(
+                    f"warning: {len(stuck)} of {len(self.movement.names)} trainable tensors do not train: {'; '.join(stuck[:5])}")
+            self.movement = None
+
+    def log(self, state: TrainState, metrics: Metrics) -> None:
+        """Append to the log history, which resumes and plots read, and write to the trackers."""
+        state.log_history.append({**metrics, "step": state.global_step})
+        self.outlets.trackers.log(self.position(state), metrics)
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Loss (and accuracy) on every evaluation set."""
+        metrics = evaluate_sets(
+            self.machinery.stage, self.machinery.models, self.known.evaluation_sets, self.known.evaluation_plan)
+        self.outlets.display.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith(("loss", "accuracy"))))
+        return {**metrics, "epoch": self.epoch(state)}
+
+    def save(self, state: TrainState) -> None:
+        """Commit a checkpoint, once per step."""
+        if self.saved_step != state.global_step:
+            state.elapsed_s = self.elapsed_s
+            self.commit(state)
+            self.saved_step = state.global_step
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time of the whole run, interruptions left out."""
+        return self.elapsed_before_s + time.monotonic() - self.started
+
+    def epoch(self, state: TrainState) -> float:
+        """Passes over the data so far, as a fraction."""
+        return state.epoch + state.offset / self.known.num_samples
+
+    def position(self, state: TrainState) -> Position:
+        """Where the run stands."""
+        return Position(
+            step=state.global_step, total_steps=self.known.total_steps, epoch=self.epoch(state),
+            elapsed_s=time.monotonic() - self.started, first_step=self.first_step, tokens=self.tokens, total_tokens=state.tokens_seen)
+

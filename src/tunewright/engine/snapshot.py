@@ -1,0 +1,166 @@
+"""Optimizer, schedule and random numbers to files and back, every bit; safetensors and JSON only.
+
+Tensors of the optimizer are stored under `<parameter name>|<key>`, so that another order of parameters does no harm and another
+set of them is noticed and named.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tunewright.engine.state import TrainState
+from tunewright.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+OPTIMIZER_TENSORS: Final = "optimizer.safetensors"
+OPTIMIZER_VALUES: Final = "optimizer.json"
+SCHEDULE: Final = "scheduler.json"
+STATE: Final = "train_state.json"
+PEER_STATE: Final = "trainer_state.json"
+_SEPARATOR: Final = "|"
+
+
+def write_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> None:
+    """Write the optimizer's state: tensors to one file, numbers and parameter groups to another."""
+    from safetensors.torch import save_file
+
+    names = _names(optimizer, model)
+    content = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for index, entries in content["state"].items():
+        for key, value in entries.items():
+            place = f"{names[index]}{_SEPARATOR}{key}"
+            if hasattr(value, "dtype"):
+                tensors[place] = value.detach().contiguous()
+            else:
+                values[place] = value
+    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in content["param_groups"]]
+    save_file(tensors, directory / OPTIMIZER_TENSORS)
+    _write(directory / OPTIMIZER_VALUES, {"values": values, "groups": groups})
+
+
+def read_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> None:
+    """Restore what `write_optimizer` wrote. Raises InputError if the parameters are not the same."""
+    from safetensors.torch import load_file
+
+    names = _names(optimizer, model)
+    indices = {name: index for index, name in names.items()}
+    stored = _read(directory / OPTIMIZER_VALUES)
+    known = {name for group in stored["groups"] for name in group["params"]}
+    if known != set(indices):
+        differing = sorted(known ^ set(indices))
+        raise InputError(f"the checkpoint's optimizer has other parameters: {', '.join(differing[:3])} "
+                         f"({len(differing)} in all)", where=str(directory), mend="resume with the tuning it was made with")
+    state: dict[int, dict[str, Any]] = {}
+    for place, value in {**load_file(directory / OPTIMIZER_TENSORS), **stored["values"]}.items():
+        name, _, key = place.rpartition(_SEPARATOR)
+        state.setdefault(indices[name], {})[key] = value
+    groups = [{key: _tuple(value) for key, value in group.items() if key != "params"} | {"params": [indices[name] for name in group["params"]]}
+              for group in stored["groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def write_schedule(schedule: LRScheduler, directory: Path) -> None:
+    """Write the schedule's counters; its formula is a function of the settings."""
+    plain = {key: value for key, value in schedule.state_dict().items() if _is_plain(value) and key != "lr_lambdas"}
+    _write(directory / SCHEDULE, plain)
+
+
+def read_schedule(schedule: LRScheduler, directory: Path) -> None:
+    """Restore what `write_schedule` wrote."""
+    content = _read(directory / SCHEDULE)
+    lambdas = getattr(schedule, "lr_lambdas", None)
+    schedule.load_state_dict(content if lambdas is None else {**content, "lr_lambdas": [None] * len(lambdas)})
+
+
+def write_random(rank: int, directory: Path) -> None:
+    """Write the states of this rank's random-number generators: Python, NumPy, torch, and every CUDA device."""
+    import numpy as np
+    import torch
+
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    _write(_random_file(rank, directory), {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, [int(word) for word in keys], int(position), int(has_gauss), float(cached)],
+        "torch": _hex(torch.get_rng_state()),
+        "cuda": [_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []})
+
+
+def read_random(rank: int, directory: Path) -> None:
+    """Restore what `write_random` wrote for this rank."""
+    import numpy as np
+    import torch
+
+    content = _read(_random_file(rank, directory))
+    version, words, gauss = content["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = content["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_bytes(content["torch"]))
+    if content["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([_bytes(state) for state in content["cuda"]])
+
+
+def write_state(state: TrainState, total_steps: int, epoch: float, directory: Path) -> None:
+    """Write the position of the run, for us and, as trainer_state.json, for tools that plot Hugging Face's."""
+    (directory / STATE).write_text(state.to_json(), encoding="utf-8")
+    _write(directory / PEER_STATE, peer_state(state, total_steps, epoch))
+
+
+def peer_state(state: TrainState, total_steps: int, epoch: float) -> dict[str, Any]:
+    """The fields of Hugging Face's trainer_state.json that a run of ours has."""
+    best = None if state.best_step is None else f"checkpoint-{state.best_step}"
+    return {"best_metric": state.best_metric, "best_model_checkpoint": best, "best_global_step": state.best_step, "epoch": epoch,
+            "global_step": state.global_step, "max_steps": total_steps, "log_history": state.log_history}
+
+
+def read_state(directory: Path) -> TrainState:
+    """The position of the run that made the checkpoint."""
+    return TrainState.from_json((directory / STATE).read_text(encoding="utf-8"))
+
+
+def _names(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
+    """The optimizer's index of each parameter -> its name in the model."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {index: name_of[id(parameter)] for index, parameter in enumerate(parameters)}
+
+
+def _random_file(rank: int, directory: Path) -> Path:
+    return directory / f"random-{rank}.json"
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _hex(state: Tensor) -> str:
+    return bytes(state.cpu().tolist()).hex()
+
+
+def _bytes(text: str) -> Tensor:
+    import torch
+
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))

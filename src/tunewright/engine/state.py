@@ -1,0 +1,45 @@
+"""What a run is at: everything a resume needs besides weights, optimizer, schedule and random numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(slots=True)
+class TrainState:
+    """The position of a run; mutable, and moved along by the loop alone.
+
+    `offset`: samples of the current epoch consumed over all ranks. `loss_sum`, `loss_count`: since the last log entry;
+    `total_...`: since the start. `best_step`: where `best_metric` was reached. `elapsed_s`: training time up to the last checkpoint.
+    """
+
+    global_step: int = 0
+    epoch: int = 0
+    offset: int = 0
+    samples_seen: int = 0
+    tokens_seen: int = 0
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+    total_loss_sum: float = 0.0
+    total_loss_count: float = 0.0
+    best_metric: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    elapsed_s: float = 0.0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Text that `from_json` turns back into an equal state: Python writes a float with as many digits as it takes to read
+        back every bit, and NaN and infinities by their names."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainState:
+        """Raises ValueError if the text lacks a field or has one too many."""
+        values = json.loads(text)
+        expected = {one.name for one in fields(cls)}
+        if set(values) != expected:
+            raise ValueError(f"the training state has other fields: {', '.join(sorted(set(values) ^ expected))}")
+        return cls(**values)

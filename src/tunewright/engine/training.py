@@ -1,0 +1,245 @@
+"""A training run from opened parts to saved results: builds the session, restores a checkpoint, commits, finishes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunewright.engine import assemble, snapshot
+from tunewright.engine.batches import TrainBatches
+from tunewright.engine.checkpoint import Content
+from tunewright.engine.durable import storage_errors, sync_directory, sync_file
+from tunewright.engine.evaluate import EvaluationPlan
+from tunewright.engine.loop import Timetable, train
+from tunewright.engine.optimizers.build import build_optimizer
+from tunewright.engine.plots import plot_curves
+from tunewright.engine.progress import open_display
+from tunewright.engine.resume import demand_same_settings, recorded_settings
+from tunewright.engine.results import TrainFigures, write_results, write_trainer_state
+from tunewright.engine.schedules import build_schedule
+from tunewright.engine.session import Known, Outlets, Session
+from tunewright.engine.state import TrainState
+from tunewright.engine.step import Machinery
+from tunewright.engine.trackers import open_trackers
+from tunewright.errors import InputError
+from tunewright.runtime import lost_rank_named, seed_everything
+from tunewright.stages.stage import Role
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from tunewright.config.run import RunConfig
+    from tunewright.data.examples import ExampleSet
+    from tunewright.data.pipeline import Prepared
+    from tunewright.engine.metrics import Metrics
+    from tunewright.engine.resume import Start
+    from tunewright.engine.signals import StopRequest
+    from tunewright.kernels.plan import KernelPlan
+    from tunewright.stages.stage import Stage
+
+SaveTrained = Callable[["nn.Module", Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is put together from. `save` writes the trained weights with the tokenizer."""
+
+    run: RunConfig
+    stage: Stage
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    prepared: Prepared
+    kernels: KernelPlan
+    start: Start
+    save: SaveTrained
+
+    @property
+    def examples(self) -> ExampleSet:
+        """The training set."""
+        if self.prepared.train is None:
+            raise InputError("there is nothing to train on", mend="name a dataset")
+        return self.prepared.train
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run: parameters, data, ranks."""
+        return recorded_settings(self.run) | {
+            "training data": data_digest(self.examples), "ranks": self.start.store.ranks.world_size}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run ready to go: what the loop takes, and the state it starts from."""
+
+    parts: Parts
+    session: Session
+    batches: TrainBatches
+    timetable: Timetable
+    state: TrainState
+
+
+def prepare(parts: Parts, stop: StopRequest) -> Job:
+    """Build optimizer, schedule, batches and session; with a checkpoint, put every one of them back as it was."""
+    from tunewright.adapters.movement import Movement
+
+    run, ranks = parts.run, parts.start.store.ranks
+    settings = parts.settings()
+    if parts.start.checkpoint is not None:
+        demand_same_settings(parts.start.checkpoint, settings, run.run.allow_change)
+    accelerator = assemble.accelerator_for(run, ranks)
+    collate = assemble.collation(parts.kernels.flat, parts.tokenizer.pad_token_id or 0)
+    batches = assemble.training_batches(run, parts.examples, collate, ranks)
+    timetable = assemble.timetable(run, batches.steps_per_epoch)
+    optimizer = build_optimizer(parts.model, run.optimizer, run.lora)
+    schedule = build_schedule(optimizer, run.schedule, timetable.total_steps)
+    policy, wrapped = accelerator.prepare(parts.model, optimizer)
+    machinery = Machinery(parts.stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
+    plan = EvaluationPlan(
+        assemble.share(run.batching.per_device_eval_batch_size, 1, ranks), assemble.loading(run.batching, collate),
+        accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy)
+    seed_everything(run.run.seed, ranks)
+    state = restore(parts, optimizer, schedule)
+    output_dir = parts.start.store.root
+    known = Known(timetable.total_steps, len(parts.examples), vocabulary_rows(parts.model),
+                  parts.examples.origin, parts.prepared.evaluation, plan)
+    outlets = Outlets(open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main),
+                      open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
+    session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model),
+                      first_step=state.global_step, elapsed_before_s=state.elapsed_s, saved_step=state.global_step if parts.start.checkpoint else -1)
+    session.commit = lambda now: commit(parts, session, settings, now)
+    return Job(parts, session, batches, timetable, state)
+
+
+def restore(parts: Parts, optimizer: Any, schedule: Any) -> TrainState:
+    """Optimizer, schedule, random numbers and position of the checkpoint; the weights are the model loader's business."""
+    checkpoint = parts.start.checkpoint
+    if checkpoint is None:
+        return TrainState()
+    if not (checkpoint.path / snapshot.STATE).is_file():
+        raise InputError(f"{checkpoint.path} was saved with save_only_model and cannot be continued",
+                         mend="resume_from_checkpoint=none, or continue its weights with adapter_name_or_path")
+    snapshot.read_optimizer(optimizer, parts.model, checkpoint.path)
+    snapshot.read_schedule(schedule, checkpoint.path)
+    rank = parts.start.store.ranks.rank
+    if (checkpoint.path / f"random-{rank}.json").is_file():
+        snapshot.read_random(rank, checkpoint.path)
+    return snapshot.read_state(checkpoint.path)
+
+
+def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: TrainState) -> None:
+    """Publish a checkpoint of this step, then rotate the old ones."""
+    machinery, run = session.machinery, parts.run
+    optimizer = unwrapped(machinery.optimizer)
+
+    def shared(directory: Path) -> None:
+        parts.save(parts.model, directory)
+        if not run.checkpoints.save_only_model:
+            snapshot.write_optimizer(optimizer, parts.model, directory)
+            snapshot.write_schedule(machinery.scheduler, directory)
+            snapshot.write_state(state, session.known.total_steps, session.epoch(state), directory)
+
+    def own(directory: Path) -> None:
+        if not run.checkpoints.save_only_model:
+            snapshot.write_random(machinery.ranks.rank, directory)
+
+    store = parts.start.store
+    store.publish(state.global_step, Content(shared, own, settings), estimate=_estimate(parts.model))
+    best = {state.best_step} if run.checkpoints.load_best_model_at_end and state.best_step is not None else set()
+    store.rotate(run.checkpoints.save_total_limit, best)
+
+
+def execute(job: Job) -> Metrics:
+    """Train to the end and write what the run leaves; returns the figures of train_results.json. Raises as `loop.train`."""
+    session, parts = job.session, job.parts
+    ranks = session.machinery.ranks
+    try:
+        with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
+            train(session.machinery, job.batches, job.timetable, session, job.state)
+    finally:
+        session.outlets.display.close()
+        session.outlets.trackers.close()
+    best = parts.run.checkpoints.load_best_model_at_end and job.state.best_step not in (None, job.state.global_step)
+    if best:
+        load_best(job)
+    return finish(job)
+
+
+def load_best(job: Job) -> None:
+    """Put the weights of the best evaluation back into the model."""
+    from tunewright.adapters.trainable import load_trained
+
+    directory = job.parts.start.store.root / f"checkpoint-{job.state.best_step}"
+    load_trained(job.parts.model, directory)
+    job.session.outlets.display.note(
+        f"weights of step {job.state.best_step}, the best by {job.timetable.best.metric} ({job.state.best_metric:.4f})")
+
+
+def finish(job: Job) -> Metrics:
+    """Write the trained weights into the output directory, then results, curves and log for people and other tools."""
+    session, state, root = job.session, job.state, job.parts.start.store.root
+    took = session.elapsed_s if state.global_step > session.first_step else state.elapsed_s
+    metrics = TrainFigures(
+        loss=state.total_loss_sum / max(state.total_loss_count, 1.0), runtime_s=took, samples=state.samples_seen,
+        steps=state.global_step, tokens=state.tokens_seen, epoch=session.epoch(state)).metrics()
+    if session.machinery.ranks.is_main:
+        save_final(job.parts, root)
+        write_results(root, "train", metrics)
+        write_trainer_state(root, snapshot.peer_state(state, job.timetable.total_steps, session.epoch(state)))
+        if job.parts.run.logging.plot_loss:
+            plot_curves(state.log_history, root)
+    session.machinery.ranks.barrier()
+    return metrics
+
+
+def save_final(parts: Parts, root: Path) -> None:
+    """The trained weights into `root`, file by file, each whole or absent. A kill in between is mended by running again: the last
+    checkpoint is complete by then."""
+    staging = root / ".staging-final"
+    with storage_errors(root, _estimate(parts.model)):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        parts.save(parts.model, staging)
+        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+            final = root / path.relative_to(staging)
+            final.parent.mkdir(exist_ok=True)
+            sync_file(path)
+            os.replace(path, final)
+        shutil.rmtree(staging)
+        sync_directory(root)
+
+
+def data_digest(examples: ExampleSet) -> str:
+    """SHA-256 over every token, label and border of the training set: another set, or the same in another order, differs."""
+    digest = hashlib.sha256()
+    for store in examples.stores:
+        for array in (store.input_ids, store.labels, store.offsets):
+            digest.update(np.ascontiguousarray(array).data)
+    digest.update(examples.members.tobytes() + examples.bounds.tobytes())
+    return f"{len(examples)} examples, {digest.hexdigest()[:16]}"
+
+
+def vocabulary_rows(model: nn.Module) -> int:
+    """Rows of the model's input embedding."""
+    embedding: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
+    return embedding.num_embeddings
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """torch's own optimizer inside accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _estimate(model: nn.Module) -> int:
+    """Bytes of a first checkpoint: trained weights with two moments each, and the tokenizer's files."""
+    trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = 0 if hasattr(model, "peft_config") else sum(
+        parameter.numel() * parameter.element_size() for parameter in model.parameters() if not parameter.requires_grad)
+    return 3 * trained + frozen + 16_000_000
