@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import io
 import os
 import shutil
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from tunewright.errors import InputError, StorageError, refuse
+from tunewright.errors import InputError, StorageError, missing_package, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,6 +66,8 @@ def ensure(cache_dir: Path | None = None, report: Report = lambda line: None) ->
     target = models / NAME
     if target.is_dir():
         return target
+    if importlib.util.find_spec("gguf") is None:
+        raise missing_package("gguf", feature="the demo model", parameter="model_name_or_path: demo", extra="demo")
     try:
         models.mkdir(parents=True, exist_ok=True)
         with _only_one(models / f".{NAME}.lock", report):

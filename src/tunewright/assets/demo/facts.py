@@ -1,7 +1,10 @@
 """What the demo's sentences are made of: names, items, cities and ways of saying it, each listed twice.
 
-The lists of `TRAIN` and `HELDOUT` share no entry, and no word of a name, item or city either, so that a held-out row can only be
-answered by reading it. Patterns hold `{name}`, `{quantity}`, `{item}` and `{city}` once each.
+The lists of `TRAIN` and `HELDOUT` share no entry, and no word of a name, item or city either, so that a held-out row can
+only be answered by reading it. The held-out words are common ones, the rare ones are trained on: inside JSON's quotes a
+word is spelled with other tokens than in the sentence, and a model of this size misspells words that it has seldom read
+(Brussels and Milan, misspelled in trials, were moved to the training lists, so the figure does not speak for rare words).
+Patterns hold `{name}`, `{quantity}`, `{item}` and `{city}` once each.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ INSTRUCTION = "Order as JSON: name, item, quantity, city."
 """The system prompt of every row, trained and held out, before and after."""
 
 NUMBER_WORDS = {
-    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve",
+    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten",
+    11: "eleven", 12: "twelve",
 }
 """Quantities that a sentence may spell out; the record holds the number."""
 
