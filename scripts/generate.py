@@ -1,0 +1,108 @@
+"""Writes the files that are made from others, or says which of them are out of date.
+
+    python scripts/generate.py --write | --check | --adopt-demo-report REPORT
+
+docs/parameters.md and docs/schema.json come from the parameters' declarations; the figures in README.md from
+docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+REPORT: Final = ROOT / "docs" / "demo-report.json"
+BEGIN: Final = "<!-- demo figures: begin -->\n"
+END: Final = "<!-- demo figures: end -->\n"
+REPORT_KEYS: Final = (
+    "exact_match_before", "exact_match_after", "train_minutes", "tokens_per_second", "peak_memory_gb", "model", "versions")
+
+
+def parameters() -> str:
+    """The reference of all parameters."""
+    from tunewright.dialects.reference import parameters_text
+
+    return parameters_text()
+
+
+def schema() -> str:
+    """The JSON Schema of configuration files."""
+    from tunewright.dialects.reference import schema_text
+
+    return schema_text()
+
+
+def readme() -> str:
+    """README.md with the figures of docs/demo-report.json between its marks."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    if not REPORT.is_file():
+        raise SystemExit("error: docs/demo-report.json is missing; run `make demo`, then `make readme`")
+    report = json.loads(REPORT.read_text(encoding="utf-8"))
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + figures(report) + END + after
+
+
+def figures(report: Mapping[str, Any]) -> str:
+    """A demo report as a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    rows = (
+        ("model", report["model"]),
+        ("exact match before", f"{100 * report['exact_match_before']:.1f} %"),
+        ("exact match after", f"{100 * report['exact_match_after']:.1f} %"),
+        ("training", f"{report['train_minutes']:.1f} minutes, {report['tokens_per_second']:.0f} tokens/s"),
+        ("peak memory", f"{report['peak_memory_gb']:.1f} GB"),
+        ("versions", versions),
+    )
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/parameters.md": parameters,
+    "docs/schema.json": schema,
+    "README.md": readme,
+}
+
+
+def stale() -> list[str]:
+    """The generated files that are not what they would be if written now."""
+    return [name for name, make in GENERATED.items()
+            if not (ROOT / name).is_file() or (ROOT / name).read_text(encoding="utf-8") != make()]
+
+
+def adopt(report_path: Path) -> None:
+    """Make the report of a demo run the one whose figures the README shows; refuse one that lacks a figure."""
+    report = json.loads(report_path.read_text(encoding="utf-8"))
+    missing = [key for key in REPORT_KEYS if key not in report]
+    if missing:
+        raise SystemExit(f"error: {report_path}: no {', '.join(missing)}; run `make demo` to its end")
+    kept = {key: report[key] for key in REPORT_KEYS}
+    REPORT.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """0, or 1 if `--check` found a stale file."""
+    if arguments == ["--write"]:
+        for name, make in GENERATED.items():
+            (ROOT / name).write_text(make(), encoding="utf-8")
+        return 0
+    if arguments == ["--check"]:
+        for name in stale():
+            print(f"{name} is out of date; run `make docs` and commit the result")
+        return int(bool(stale()))
+    if len(arguments) == 2 and arguments[0] == "--adopt-demo-report":
+        adopt(Path(arguments[1]))
+        return 0
+    print("usage: python scripts/generate.py --write | --check | --adopt-demo-report REPORT", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
