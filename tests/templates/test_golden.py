@@ -136,7 +136,8 @@ def test_default_system_is_the_system_prompt_of_rows_without_one(name: str) -> N
 
 
 HERMES = ("<|im_start|>system\n{system}# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-          "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n" + WEATHER_JSON.replace("{", "{{").replace("}", "}}")
+          "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+          + WEATHER_JSON.replace("{", "{{").replace("}", "}}")
           + "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> "
           'XML tags:\n<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call><|im_end|>\n'
           '<|im_start|>user\nOslo?<|im_end|>\n<|im_start|>assistant\n<tool_call>\n{{"name": "weather", "arguments": {{"city": "Oslo"}}}}\n'
@@ -159,8 +160,8 @@ INDENTED = """{
 }"""
 GLM_INDENTED = "\n".join(line[4:] for line in INDENTED.split("\n")[3:-1])
 TOOL_GOLDEN = {
-    "chatml": (HERMES.format(system="", thought=""), ['<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
-                                                      "It rains.<|im_end|>"]),
+    "chatml": (HERMES.format(system="", thought=""),
+               ['<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>', "It rains.<|im_end|>"]),
     "qwen2.5": (HERMES.format(system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n", thought=""),
                 ['<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>', "It rains.<|im_end|>"]),
     "qwen3": (HERMES.format(system="", thought="<think>\n\n</think>\n\n"),
@@ -192,6 +193,13 @@ def test_tool_calls(name: str) -> None:
     text, trained = TOOL_GOLDEN[name]
     assert rendered.text == text
     assert [rendered.text[span.start : span.end] for span in rendered.spans] == trained
+
+
+@pytest.mark.parametrize("name", TOOL_GOLDEN)
+def test_bare_tool_definitions(name: str) -> None:
+    """Identity: a definition without its `{"type": "function"}` wrapper renders as with it."""
+    renderer = renderer_of(name)
+    assert renderer.render(CALLS, (WEATHER["function"],)) == renderer.render(CALLS, (WEATHER,))
 
 
 def test_parallel_calls_and_text_beside_them() -> None:

@@ -18,7 +18,8 @@ PIECES = {
     "gemma": [("<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n", 0), ("Yes<end_of_turn>", 1),
               ("\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n", 0), ("No<end_of_turn>", 2), ("\n", 0)],
     "glm4": [("[gMASK]<sop><|user|>\nHi<|assistant|>", 0), ("\nYes<|user|>", 1), ("\nBye<|assistant|>", 0), ("\nNo<|user|>", 2)],
-    "llama3": [("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", 0),
+    "llama3": [("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n", 0),
                ("Yes<|eot_id|>", 1),
                ("<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", 0),
                ("No<|eot_id|>", 2)],
@@ -54,7 +55,7 @@ def test_an_answer_of_weight_zero_is_not_trained() -> None:
     row = conversation(("user", "Hi"), Message("assistant", "Yes", trained=False), ("user", "Bye"), ("assistant", "No"))
     tokenizer = tokenizer_of("chatml")
     for masks, expected in ((MaskPolicy(), "No<|im_end|>"), (MaskPolicy(train_on_prompt=True), None)):
-        ids, labels = encode_conversation(row, renderer_of("chatml"), tokenizer, masks)
+        _, labels = encode_conversation(row, renderer_of("chatml"), tokenizer, masks)
         text = tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
         assert "Yes" not in text
         assert text == expected or (expected is None and text.endswith("Bye<|im_end|>\n<|im_start|>assistant\nNo<|im_end|>\n"))

@@ -147,7 +147,8 @@ def test_random_conversations(name: str, rounds: list[tuple[str, str]], system: 
 
     Oracle: the answers themselves; white space around them may be the template's or cut off by it, hence compared stripped.
     """
-    turns = [("system", system)] * (system is not None) + [turn for ask, answer in rounds for turn in (("user", ask), ("assistant", answer))]
+    spoken = [turn for ask, answer in rounds for turn in (("user", ask), ("assistant", answer))]
+    turns = [("system", system)] * (system is not None) + spoken
     ids, labels = encode_conversation(conversation(*turns), renderer_of(name, enable_thinking=False), tokenizer_of(name))
     groups, group = [], []
     for one, label in zip(ids, labels, strict=True):

@@ -55,7 +55,9 @@ def _after_shared_header(prompt: Traced, full: Traced, number: int) -> int | Non
     written = full.text[before[-1] : own[0].start]
     prompted = prompt.text[prompt.runs[-1].end :]
     shared = _shared(written, prompted)
-    return before[-1] + shared if shared > 0 and shared in (len(written), len(prompted)) else None
+    # What is left of the header may only be white space of the answer itself, which belongs to no run.
+    whole = shared == len(prompted) or not written[shared:].strip()
+    return before[-1] + shared if shared > 0 and whole else None
 
 
 def _end(full: Traced, after: int, turn: Message, number: int, profile: Profile) -> int:

@@ -15,7 +15,7 @@ from tunewright.config.run import RunConfig
 from tunewright.data.audit import Audit, SetAudit
 from tunewright.data.cache import TokenCache, Tokenised
 from tunewright.data.encoding import Encode, Encoder
-from tunewright.data.examples import ExampleSet
+from tunewright.data.examples import ExampleSet as ExampleSet
 from tunewright.data.fingerprint import digest, tokenizer_digest
 from tunewright.data.formats.fields import Converted
 from tunewright.data.masks import MaskPolicy

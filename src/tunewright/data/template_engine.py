@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.data.records import Message
 from tunewright.data.template_trace import Tools
-from tunewright.data.tools import template_messages
+from tunewright.data.tools import template_messages, template_tools
 from tunewright.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Jinja:
         turns = template_messages(messages, arguments_as_text=self.arguments_as_text)
         try:
             rendered: str = _compile_jinja_template(self.text).render(
-                messages=turns, tools=list(tools) or None, documents=None, add_generation_prompt=generate, **variables)
+                messages=turns, tools=template_tools(tools) or None, documents=None, add_generation_prompt=generate, **variables)
         except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
             # The right-hand types are what expressions inside a template raise on values they did not expect.
             raise InputError(f"template {self.name} refuses the conversation: {_one_line(error)}") from error

@@ -9,7 +9,7 @@ the template changed or inspected the text - the places are not known and the ca
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -133,14 +133,12 @@ def _runs(text: str, shadow: str, shade: _Shade) -> tuple[Run, ...] | None:
 
 
 def _faithful(text: str, runs: tuple[Run, ...], messages: Sequence[Message], keep: re.Pattern[str] | None) -> bool:
-    """Whether the runs that hold a whole message hold exactly its text."""
-    if keep is not None:
-        return True
-    return all(text[run.start : run.end] == whole for run, whole in _wholes(runs, messages))
-
-
-def _wholes(runs: tuple[Run, ...], messages: Sequence[Message]) -> Iterator[tuple[Run, str]]:
+    """Whether the runs hold exactly what the messages say; a turn with tool calls has other runs beside its text."""
     for run in runs:
-        if run.message >= 0 and not messages[run.message].tool_calls:
-            message = messages[run.message]
-            yield run, ((message.reasoning or "") if run.part == "reasoning" else message.content).strip()
+        if run.message < 0 or messages[run.message].tool_calls:
+            continue
+        message = messages[run.message]
+        said = ((message.reasoning or "") if run.part == "reasoning" else message.content).strip()
+        if text[run.start : run.end] not in ([said] if keep is None else keep.split(said)):
+            return False
+    return True

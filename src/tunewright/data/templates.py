@@ -166,9 +166,10 @@ def load_renderer(template: TemplateConfig, tokenizer: PreTrainedTokenizerBase) 
     """
     source = find_source(template.template, tokenizer)
     jinja = Jinja(source.name, source.text, template_variables(tokenizer, template.default_system))
-    _compile(jinja)
     if not source.bundled:
+        # Before anything else: jinja computes constant expressions while it compiles.
         probe_under_limits(partial(render_everything, jinja), source.name)
+    _compile(jinja)
     special = special_tokens(tokenizer)
     profile = probe(jinja, source.stops, jinja.variables["eos_token"], literal_pattern(special))
     require(bool(profile.terminators[0]), f"template {source.name} ends an answer with the EOS token, which the tokenizer lacks",

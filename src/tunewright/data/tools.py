@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunewright.data.records import Message, ToolCall
@@ -34,6 +34,11 @@ def template_messages(messages: Sequence[Message], *, arguments_as_text: bool = 
             turn["tool_call_id"], turn["name"] = open_calls.pop(0)
         turns.append(turn)
     return turns
+
+
+def template_tools(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Definitions in the form of the OpenAI chat API: a bare function gets its `{"type": "function", ...}` around it."""
+    return [tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool} for tool in tools]
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
