@@ -6,8 +6,9 @@ import json
 import random
 from pathlib import Path
 
-WORDS = ("anchor bridge candle dune ember falcon garden harbor island jungle kettle lantern meadow needle orchard pebble quarry "
-         "river saddle timber umbrella valley willow yonder zephyr").split()
+WORDS = [
+    "anchor", "bridge", "candle", "dune", "ember", "falcon", "garden", "harbor", "island", "jungle", "kettle", "lantern", "meadow",
+    "needle", "orchard", "pebble", "quarry", "river", "saddle", "timber", "umbrella", "valley", "willow", "yonder", "zephyr"]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -40,7 +41,7 @@ def write_rows(path: Path, count: int, *, seed: int = 0, longest: int = 12) -> P
     return path
 
 
-def _tokenizer():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _tokenizer():  # type: ignore[no-untyped-def]
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

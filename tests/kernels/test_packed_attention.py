@@ -1,11 +1,13 @@
 """Packed attention against a naive masked softmax, and a packed model against its rows one by one."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from tunewright.data.collate import Example, collate_flat, collate_padded
-from tunewright.kernels.packed_attention import attend_segments, register
+from tunewright.kernels.packed_attention import Rule, attend_segments, register
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 
@@ -16,7 +18,7 @@ def naive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: l
     key = key.repeat_interleave(heads // key.shape[1], dim=1)
     value = value.repeat_interleave(heads // value.shape[1], dim=1)
     mask = torch.full((length, length), float("-inf"), dtype=query.dtype)
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         for row in range(start, end):
             first = start if window is None else max(start, row - window + 1)
             mask[row, first : row + 1] = 0
@@ -31,7 +33,7 @@ def test_segments_equal_the_masked_softmax(bounds: list[int], window: int | None
     torch.manual_seed(1)
     query, key, value = (torch.randn(1, heads, 9, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
     expected = naive(query, key, value, bounds, window)
-    actual = attend_segments(query, key, value, bounds, window=window)
+    actual = attend_segments(query, key, value, bounds, Rule(window=window))
     assert torch.allclose(actual, expected, atol=1e-12)
     probe = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, (query, key, value), probe)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
     from tunewright.engine.training import Parts
-    from tunewright.inference.opening import Opened
     from tunewright.runtime import Ranks
 
 Say = Callable[[str], None]
@@ -66,24 +65,23 @@ def _train(run: RunConfig, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics
     from tunewright.engine.training import execute, prepare
 
     start = begin(run, ranks, say)
-    parts, opened = _open(run, start, say)
+    parts = _open(run, start, say)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     metrics = execute(prepare(parts, stop)) if run.run.do_train else {}
-    metrics |= _afterwards(run, opened, parts, ranks)
+    metrics |= _afterwards(run, parts, ranks)
     if ranks.is_main:
         write_card(start.store.root, card_facts(run, metrics))
     say(f"done: {start.store.root}")
     return metrics
 
 
-def _open(run: RunConfig, start: Start, say: Say) -> tuple[Parts, Opened | None]:
+def _open(run: RunConfig, start: Start, say: Say) -> Parts:
     """Tokenizer, template, data, model, and what of it trains."""
     from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable, resume_source, save_trained
     from tunewright.data.pipeline import build
     from tunewright.data.templates import load_renderer
     from tunewright.engine.training import Parts
-    from tunewright.inference.opening import Opened
     from tunewright.kernels.plan import apply
     from tunewright.models.load import check_vocabulary, load_model
     from tunewright.models.tokenizer import load_tokenizer
@@ -101,12 +99,11 @@ def _open(run: RunConfig, start: Start, say: Say) -> tuple[Parts, Opened | None]
     if run.precision.gradient_checkpointing:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
     template = None if renderer is None else renderer.source
-    parts = Parts(run, load_stage(run.run.stage), model, tokenizer, prepared, kernels, start,
-                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
-    return parts, None if renderer is None else Opened(model, tokenizer, renderer, ())
+    return Parts(run, load_stage(run.run.stage), model, tokenizer, renderer, prepared, kernels, start,
+                 save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
 
 
-def _afterwards(run: RunConfig, opened: Opened | None, parts: Parts, ranks: Ranks) -> Metrics:
+def _afterwards(run: RunConfig, parts: Parts, ranks: Ranks) -> Metrics:
     """Evaluation and prediction after training, as the run asks for them."""
     from tunewright.commands.eval import evaluate_model, report_metrics
     from tunewright.commands.predict import predict_opened
@@ -116,6 +113,6 @@ def _afterwards(run: RunConfig, opened: Opened | None, parts: Parts, ranks: Rank
         found = evaluate_model(parts.model, parts.tokenizer, parts.prepared, run, ranks)
         report_metrics(found, run, "eval", ranks)
         metrics |= found
-    if run.run.do_predict and opened is not None:
-        metrics |= predict_opened(opened, parts.prepared, run, ranks)
+    if run.run.do_predict:
+        metrics |= predict_opened(parts.opened(), parts.prepared, run, ranks)
     return metrics

@@ -2,17 +2,21 @@
 
 All ranks write into `.staging-<step>`; every file is synced and hashed; `manifest.json` (name, size, sha256 of every file, run id,
 step, settings) is written last; the directory is renamed to `checkpoint-<step>` and its parent synced. Only directories with an
-intact manifest of this run count, are rotated and are resumed from. Nothing else in the output directory is ever touched.
+intact manifest of this run count, are rotated and are resumed from. Nothing else in the output directory is ever deleted; what
+stands where a checkpoint must go is moved to `set-aside-checkpoint-<step>`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +29,10 @@ FORMAT: Final = 1
 KEPT_AT_LEAST: Final = 2
 """Newest checkpoints that rotation never touches: were the last one damaged, the one before must still be there."""
 
+log = logging.getLogger(__name__)
+
+_OURS_ALONE: Final = (MANIFEST, "train_state.json")
+"""Files that no other tool writes into a `checkpoint-<step>`: one that has either and no readable manifest is a damaged one of ours."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STAGING = re.compile(r"\.staging-(\d+)")
 _TRASH = re.compile(r"\.trash-\d+")
@@ -63,6 +71,8 @@ class CheckpointStore:
     root: Path
     run_id: str
     ranks: Ranks
+    _verified: set[int] = field(default_factory=set, repr=False)
+    """Steps whose files this process has hashed, when it wrote them or since."""
 
     def publish(self, step: int, content: Content, *, estimate: int) -> Path:
         """Commit `checkpoint-<step>`, or raise StorageError on every rank with nothing published and nothing lost.
@@ -81,27 +91,43 @@ class CheckpointStore:
         if not self.root.is_dir():
             return []
         found = [read_checkpoint(path) for path in self.root.iterdir() if _NAME.fullmatch(path.name)]
-        mine = [one for one in found if one is not None and one.manifest["run_id"] == self.run_id]
-        return sorted(mine, key=lambda one: one.step)
+        return sorted((one for one in found if one is not None and self._is_mine(one)), key=lambda one: one.step)
+
+    def unreadable(self) -> list[Path]:
+        """Directories that were checkpoints of ours, of this run or another, and have lost their manifest; oldest first."""
+        named = [path for path in self.root.iterdir() if _NAME.fullmatch(path.name)] if self.root.is_dir() else []
+        lost = [path for path in named if read_checkpoint(path) is None and any((path / name).exists() for name in _OURS_ALONE)]
+        return sorted(lost, key=_number)
 
     def newest_intact(self, report: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint whose every file is as its manifest says; each damaged one is reported and passed over."""
+        lost = self.unreadable()
         for checkpoint in reversed(self.committed()):
+            while lost and _number(lost[-1]) > checkpoint.step:
+                report(_passed_over(lost.pop(), f"{MANIFEST} is missing or damaged"))
             problems = damage(checkpoint)
             if not problems:
+                self._verified.add(checkpoint.step)
                 return checkpoint
-            report(f"{checkpoint.path}: {problems[0]}; falling back to the checkpoint before it")
+            report(_passed_over(checkpoint.path, problems[0]))
+        for path in reversed(lost):
+            report(_passed_over(path, f"{MANIFEST} is missing or damaged"))
         return None
 
     def rotate(self, limit: int | None, keep: Iterable[int]) -> None:
-        """Delete the oldest checkpoints beyond `limit`, never the newest two and never the steps of `keep`."""
+        """Delete what is older than the newest `limit` verified checkpoints, but at least two; never the steps of `keep`.
+
+        A damaged checkpoint does not count, so it takes no intact one's place. Raises StorageError if the disk refuses.
+        """
         if limit is None or not self.ranks.is_main:
             return
-        kept = set(keep)
-        old = self.committed()[: -max(limit, KEPT_AT_LEAST)]
-        for checkpoint in old:
-            if checkpoint.step not in kept:
-                self._discard(checkpoint.path, checkpoint.step)
+        spared, kept = set(keep), 0
+        for checkpoint in reversed(self.committed()):
+            if kept < max(limit, KEPT_AT_LEAST):
+                kept += self._is_verified(checkpoint)
+            elif checkpoint.step not in spared:
+                with storage_errors(self.root, 0):
+                    self._discard(checkpoint.path, checkpoint.step)
 
     def recover(self) -> None:
         """Finish what a killed process left: publish a staged checkpoint that is whole, remove the others and the trash.
@@ -116,6 +142,20 @@ class CheckpointStore:
                 self._put_in_place(path, int(staged.group(1)))
             elif _TRASH.fullmatch(path.name):
                 shutil.rmtree(path)
+
+    def _is_mine(self, checkpoint: Checkpoint) -> bool:
+        """Made by this run, at the place where the run made it: a renamed or linked copy is the user's."""
+        path = checkpoint.path
+        return checkpoint.manifest["run_id"] == self.run_id and path.name == f"checkpoint-{checkpoint.step}" and not path.is_symlink()
+
+    def _is_verified(self, checkpoint: Checkpoint) -> bool:
+        """Whether every file is there at its size, and was hashed: once per process, for that takes a reading of them all."""
+        if checkpoint.step in self._verified:
+            return not any(_misfit(checkpoint, entry) for entry in checkpoint.manifest["files"])
+        if damage(checkpoint):
+            return False
+        self._verified.add(checkpoint.step)
+        return True
 
     def _expected(self, estimate: int) -> int:
         before = self.committed()
@@ -153,26 +193,45 @@ class CheckpointStore:
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         for path in files:
             sync_file(path)
-        entries = [{"name": path.relative_to(staging).as_posix(), "size": path.stat().st_size, "sha256": sha256(path)} for path in files]
-        for folder in {path.parent for path in files}:
+        entries = [{"name": path.relative_to(staging).as_posix(), "size": path.stat().st_size, "sha256": sha256(path)}
+                   for path in files]
+        for folder in sorted(path for path in staging.rglob("*") if path.is_dir()):
             sync_directory(folder)
-        write_json(staging / MANIFEST, {
+        manifest = {
             "format": FORMAT, "run_id": self.run_id, "step": step, "world_size": self.ranks.world_size,
-            "settings": dict(content.settings), "files": entries})
+            "settings": dict(content.settings), "files": entries}
+        write_json(staging / MANIFEST, {**manifest, "digest": _digest(manifest)})
         self._put_in_place(staging, step)
+        self._verified.add(step)
 
     def _put_in_place(self, staging: Path, step: int) -> None:
-        """Rename to the final name. An older checkpoint of the same step makes way only now, when the new one is whole on disk."""
+        """Rename to the final name. An older checkpoint of the same step makes way only now, when the new one is whole on disk;
+        what is not this run's, or can no longer be told to be, is set aside."""
         final = self.root / f"checkpoint-{step}"
-        trash = self.root / f".trash-{step}"
-        if final.exists():
-            if trash.exists():
-                shutil.rmtree(trash)
-            os.rename(final, trash)
-        os.rename(staging, final)
+        former = self._make_way(final, step) if os.path.lexists(final) else None
+        try:
+            os.rename(staging, final)
+        except BaseException:
+            if former is not None:
+                os.rename(former, final)
+            raise
         sync_directory(self.root)
+        trash = self.root / f".trash-{step}"
         if trash.exists():
             shutil.rmtree(trash)
+
+    def _make_way(self, final: Path, step: int) -> Path:
+        """Move what has the final name to the trash if it is this run's, else aside; where it is now."""
+        there = read_checkpoint(final)
+        if there is not None and self._is_mine(there):
+            place = self.root / f".trash-{step}"
+            if place.exists():
+                shutil.rmtree(place)
+        else:
+            place = _free_name(self.root, f"set-aside-{final.name}")
+            log.warning("%s is not an intact checkpoint of this run: it is now %s", final, place)
+        os.rename(final, place)
+        return place
 
     def _discard(self, path: Path, step: int) -> None:
         trash = self.root / f".trash-{step}"
@@ -184,28 +243,62 @@ class CheckpointStore:
 
     def _is_whole(self, staging: Path, step: int) -> bool:
         checkpoint = read_checkpoint(staging)
-        return checkpoint is not None and checkpoint.manifest["run_id"] == self.run_id and checkpoint.step == step and not damage(checkpoint)
+        if checkpoint is None or checkpoint.manifest["run_id"] != self.run_id or checkpoint.step != step:
+            return False
+        return not damage(checkpoint)
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in a directory, or None if its manifest is missing, unreadable or of another format."""
+    """The checkpoint in a directory, or None if its manifest is missing, altered or of another format."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        usable = manifest["format"] == FORMAT and isinstance(manifest["run_id"], str) and isinstance(manifest["files"], list)
-        return Checkpoint(path, int(manifest["step"]), manifest) if usable and isinstance(manifest["settings"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        digest = manifest.pop("digest")
+        usable = manifest["format"] == FORMAT and digest == _digest(manifest)
+        return Checkpoint(path, int(manifest["step"]), manifest) if usable else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def damage(checkpoint: Checkpoint) -> list[str]:
-    """What differs from the manifest, a line per file; empty if the checkpoint is intact. Files it does not list do not matter."""
-    problems = []
-    for entry in checkpoint.manifest["files"]:
-        path = checkpoint.path / entry["name"]
-        if not path.is_file():
-            problems.append(f"{entry['name']} is missing")
-        elif path.stat().st_size != entry["size"]:
-            problems.append(f"{entry['name']} has {path.stat().st_size} bytes instead of {entry['size']}")
-        elif sha256(path) != entry["sha256"]:
-            problems.append(f"{entry['name']} does not have the sha256 of the manifest")
-    return problems
+    """What differs from the manifest, a line per file; empty if the checkpoint is intact. Files it does not list do not matter.
+
+    A file that cannot be read is damaged like one that is gone.
+    """
+    found = (_misfit(checkpoint, entry) or _altered(checkpoint, entry) for entry in checkpoint.manifest["files"])
+    return [problem for problem in found if problem is not None]
+
+
+def _misfit(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file as far as its size tells."""
+    path = checkpoint.path / entry["name"]
+    if not path.is_file():
+        return f"{entry['name']} is missing"
+    size = path.stat().st_size
+    return None if size == entry["size"] else f"{entry['name']} has {size} bytes instead of {entry['size']}"
+
+
+def _altered(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> str | None:
+    try:
+        same = sha256(checkpoint.path / entry["name"]) == entry["sha256"]
+    except OSError as error:
+        return f"{entry['name']} cannot be read ({error.strerror})"
+    return None if same else f"{entry['name']} does not have the sha256 of the manifest"
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest's own content: an edited one is as good as a damaged one."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _passed_over(path: Path, problem: str) -> str:
+    return f"{path}: {problem}; falling back to the checkpoint before it"
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _free_name(root: Path, name: str) -> Path:
+    """`name` in `root`, with a number behind it if that is taken."""
+    numbered = (root / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(path for path in numbered if not os.path.lexists(path))

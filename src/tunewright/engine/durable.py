@@ -28,6 +28,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     sync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it; the entries of new ones are forced to the disk."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        with contextlib.suppress(PermissionError):  # a directory that may be entered but not read cannot be synced
+            sync_directory(one.parent)
+
+
 def sync_file(path: Path) -> None:
     """Force the file's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -73,19 +82,35 @@ def demand_space(directory: Path, need: int) -> None:
 
 @contextlib.contextmanager
 def storage_errors(directory: Path, need: int) -> Iterator[None]:
-    """Turn a failed write of any library into StorageError with path, need and free space."""
+    """Turn a failed write of any library into StorageError with path, need and free space.
+
+    Python raises OSError; safetensors and tokenizers, written in Rust, raise classes of their own (the latter plain Exception)
+    whose text ends in the system's error number.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
+    except OSError as error:
+        raise _refused(error.strerror or str(error), error.filename or directory, directory, need) from error
+    except SafetensorError as error:
+        raise _refused(str(error), directory, directory, need) from error
+    except Exception as error:
+        if type(error) is not Exception or "os error" not in str(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = getattr(error, "filename", None) or directory
-        raise StorageError(
-            f"cannot write ({reason}): {_mb(need)} needed, {_mb(shutil.disk_usage(directory).free)} free", where=str(where),
-            mend="make room and run the same command again to go on") from error
+        raise _refused(str(error), directory, directory, need) from error
+
+
+def _refused(reason: str, where: str | Path, directory: Path, need: int) -> StorageError:
+    return StorageError(f"cannot write ({reason}): {_mb(need)} needed, {_free(directory)} free", where=str(where),
+                        mend="make room and run the same command again to go on")
+
+
+def _free(directory: Path) -> str:
+    try:
+        return _mb(shutil.disk_usage(directory).free)
+    except OSError:
+        return "unknown"
 
 
 def _mb(size: int) -> str:

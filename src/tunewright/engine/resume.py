@@ -52,7 +52,8 @@ def demand_same_settings(checkpoint: Checkpoint, current: Mapping[str, Any], all
                if checkpoint.settings.get(name, _NO_VALUE) != current.get(name, _NO_VALUE) and name not in allowed]
     if not changed:
         return
-    table = "; ".join(f"{name}: {_shown(checkpoint.settings.get(name, _NO_VALUE))} -> {_shown(current.get(name, _NO_VALUE))}" for name in changed)
+    pairs = [(name, checkpoint.settings.get(name, _NO_VALUE), current.get(name, _NO_VALUE)) for name in changed]
+    table = "; ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, old, new in pairs)
     raise InputError(f"the run in this output_dir was made with other settings ({table})", where=str(checkpoint.path),
                      mend=f"put them back, allow_change={','.join(changed)}, another output_dir, or overwrite_output_dir=true")
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 STEPS_WATCHED = 4
 """Steps after which the no-op detector speaks: the first may have a rate of zero, and LoRA's A moves from the second on."""
 
+SHOWN = ("loss", "accuracy", "exact_match", "rouge-l")
+"""Ends of the names of the evaluation metrics that the display shows; the log has all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
@@ -38,7 +41,7 @@ class Outlets:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the session knows of the run from the start."""
+    """What the session knows of the run from the start. `answers` scores generated answers in each evaluation, if the run wants it."""
 
     total_steps: int
     num_samples: int
@@ -46,6 +49,7 @@ class Known:
     origin: Callable[[int], Origin]
     evaluation_sets: Mapping[str, Examples]
     evaluation_plan: EvaluationPlan
+    answers: Callable[[], Metrics] | None
 
 
 @dataclass(slots=True)
@@ -100,10 +104,12 @@ class Session:
         self.outlets.trackers.log(self.position(state), metrics)
 
     def evaluate(self, state: TrainState) -> Metrics:
-        """Loss (and accuracy) on every evaluation set."""
+        """Loss on every evaluation set, with accuracy or scores of generated answers if the run asks for them."""
         metrics = evaluate_sets(
             self.machinery.stage, self.machinery.models, self.known.evaluation_sets, self.known.evaluation_plan)
-        self.outlets.display.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith(("loss", "accuracy"))))
+        if self.known.answers is not None:
+            metrics |= self.known.answers()
+        self.outlets.display.note("  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith(SHOWN)))
         return {**metrics, "epoch": self.epoch(state)}
 
     def save(self, state: TrainState) -> None:

@@ -64,7 +64,7 @@ def read_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> N
     for place, value in {**load_file(directory / OPTIMIZER_TENSORS), **stored["values"]}.items():
         name, _, key = place.rpartition(_SEPARATOR)
         state.setdefault(indices[name], {})[key] = value
-    groups = [{key: _tuple(value) for key, value in group.items() if key != "params"} | {"params": [indices[name] for name in group["params"]]}
+    groups = [{key: [indices[name] for name in value] if key == "params" else _tuple(value) for key, value in group.items()}
               for group in stored["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

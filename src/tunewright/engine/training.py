@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tunewright.adapters.pissa import save_converted
 from tunewright.engine import assemble, snapshot
 from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content
@@ -22,24 +24,27 @@ from tunewright.engine.loop import Timetable, train
 from tunewright.engine.optimizers.build import build_optimizer
 from tunewright.engine.plots import plot_curves
 from tunewright.engine.progress import open_display
-from tunewright.engine.resume import demand_same_settings, recorded_settings
 from tunewright.engine.results import TrainFigures, write_results, write_trainer_state
+from tunewright.engine.resume import demand_same_settings, recorded_settings
 from tunewright.engine.schedules import build_schedule
 from tunewright.engine.session import Known, Outlets, Session
 from tunewright.engine.state import TrainState
 from tunewright.engine.step import Machinery
 from tunewright.engine.trackers import open_trackers
 from tunewright.errors import InputError
+from tunewright.inference.opening import Opened
 from tunewright.runtime import lost_rank_named, seed_everything
 from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunewright.config.run import RunConfig
     from tunewright.data.examples import ExampleSet
     from tunewright.data.pipeline import Prepared
+    from tunewright.data.templates import Renderer
     from tunewright.engine.metrics import Metrics
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
@@ -57,6 +62,7 @@ class Parts:
     stage: Stage
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer | None
     prepared: Prepared
     kernels: KernelPlan
     start: Start
@@ -68,6 +74,12 @@ class Parts:
         if self.prepared.train is None:
             raise InputError("there is nothing to train on", mend="name a dataset")
         return self.prepared.train
+
+    def opened(self) -> Opened:
+        """The model as prediction takes it. Raises InputError in pre-training, which has no template to ask with."""
+        if self.renderer is None:
+            raise InputError("prediction needs conversations, not documents", mend="set stage: sft")
+        return Opened(cast("PreTrainedModel", self.model), self.tokenizer, self.renderer, ())
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run: parameters, data, ranks."""
@@ -108,12 +120,14 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule)
     output_dir = parts.start.store.root
+    answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
     known = Known(timetable.total_steps, len(parts.examples), vocabulary_rows(parts.model),
-                  parts.examples.origin, parts.prepared.evaluation, plan)
-    outlets = Outlets(open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main),
-                      open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
-    session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model),
-                      first_step=state.global_step, elapsed_before_s=state.elapsed_s, saved_step=state.global_step if parts.start.checkpoint else -1)
+                  parts.examples.origin, parts.prepared.evaluation, plan, answers)
+    display = open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main)
+    outlets = Outlets(display, open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
+    session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model))
+    session.first_step, session.elapsed_before_s = state.global_step, state.elapsed_s
+    session.saved_step = state.global_step if parts.start.checkpoint else -1
     session.commit = lambda now: commit(parts, session, settings, now)
     return Job(parts, session, batches, timetable, state)
 
@@ -156,6 +170,17 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
     store.rotate(run.checkpoints.save_total_limit, best)
 
 
+def answer_scores(parts: Parts) -> Metrics:
+    """ROUGE, BLEU and exact match of generated answers to the evaluation prompts, as `eval_...`."""
+    from tunewright.engine.predict import predict
+    from tunewright.engine.text_metrics import TextScorer
+
+    rows = [row for name in parts.prepared.evaluation for row in parts.prepared.prompts(name)]
+    predicted = predict(
+        parts.opened(), rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
+    return {name: value for name, value in predicted.metrics("eval", TextScorer()).items() if not name.endswith(("runtime", "_per_second"))}
+
+
 def execute(job: Job) -> Metrics:
     """Train to the end and write what the run leaves; returns the figures of train_results.json. Raises as `loop.train`."""
     session, parts = job.session, job.parts
@@ -191,6 +216,8 @@ def finish(job: Job) -> Metrics:
         steps=state.global_step, tokens=state.tokens_seen, epoch=session.epoch(state)).metrics()
     if session.machinery.ranks.is_main:
         save_final(job.parts, root)
+        if job.parts.run.lora.pissa_convert:
+            save_converted(cast("PeftModel", job.parts.model), root)
         write_results(root, "train", metrics)
         write_trainer_state(root, snapshot.peer_state(state, job.timetable.total_steps, session.epoch(state)))
         if job.parts.run.logging.plot_loss:

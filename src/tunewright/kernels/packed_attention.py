@@ -11,6 +11,7 @@ Axes: H query heads, G key heads, T positions of the whole row, D head width, L 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def register() -> str:
 
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-                     **settings: Any) -> tuple[Tensor, None]:  # noqa: D417
+                     **settings: Any) -> tuple[Tensor, None]:
     """query [1, H, T, D], key and value [1, G, T, D], `cu_seq_lens_q` [N + 1] in `settings` -> [1, T, H, D], None.
 
     Without `cu_seq_lens_q` (padded batches, generation) this is transformers' own SDPA attention.
@@ -43,24 +44,29 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    return attend_segments(
-        query, key, value, bounds.tolist(), scale=settings.get("scaling"), window=settings.get("sliding_window"),
-        dropout=settings.get("dropout", 0.0)), None
+    rule = Rule(settings.get("scaling"), settings.get("sliding_window"), settings.get("dropout", 0.0))
+    return attend_segments(query, key, value, bounds.tolist(), rule), None
 
 
-def attend_segments(query: Tensor, key: Tensor, value: Tensor, bounds: list[int], *, scale: float | None = None,
-                    window: int | None = None, dropout: float = 0.0) -> Tensor:
-    """Causal attention within [bounds[i], bounds[i + 1]): [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D].
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`scale` of the products, absent for 1 / sqrt(D); `window`: a query sees its own position and the `window - 1` before it."""
 
-    `window`: a query sees its own position and the `window - 1` before it.
-    """
+    scale: float | None = None
+    window: int | None = None
+    dropout: float = 0.0
+
+
+def attend_segments(query: Tensor, key: Tensor, value: Tensor, bounds: list[int], rule: Rule) -> Tensor:
+    """Causal attention within [bounds[i], bounds[i + 1]): [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D]."""
     grouped = query.shape[1] != key.shape[1]
     parts = []
     for start, end in pairwise(bounds):
-        mask = _band(end - start, window, query.device) if window is not None and end - start > window else None
+        banded = rule.window is not None and end - start > rule.window
+        mask = _band(end - start, rule.window or 0, query.device) if banded else None
         parts.append(scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], attn_mask=mask, dropout_p=dropout,
-            is_causal=mask is None, scale=scale, enable_gqa=grouped))
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], attn_mask=mask, dropout_p=rule.dropout,
+            is_causal=mask is None, scale=rule.scale, enable_gqa=grouped))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
