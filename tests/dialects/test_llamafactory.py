@@ -13,7 +13,7 @@ from tunewright.dialects.read import read_config
 
 MEANINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"gradient_checkpointing": True, "do_train": False, "cutoff_len": 1024, "lr_scheduler_type": "linear",
-          "logging_steps": 500.0, "learning_rate": 5e-5, "neat_packing": False, "plot_loss": False, "max_length": 1024,
+          "logging_steps": 500.0, "learning_rate": 5e-5, "neat_packing": False, "plot_loss": False, "max_length": None,
           "resume_from_checkpoint": "auto", "report_to": (), "optim": "adamw_torch", "template": "auto"}),
     ({"disable_gradient_checkpointing": True}, {"gradient_checkpointing": False}),
     ({"gradient_checkpointing": False}, {"gradient_checkpointing": True}),

@@ -116,7 +116,6 @@ def test_report_of_every_kind(tmp_path: Path) -> None:
         "cutoff_len": "default made explicit: cutoff_len 2048",
         "export_size": "default made explicit: export_size 5",
         "logging_steps": "default made explicit: logging_steps 10",
-        "max_length": "default made explicit: max_length null",
         "plot_loss": "default made explicit: plot_loss true",
     }
     assert to_text(translation, suffix=".yaml").splitlines()[:3] == ["dialect: llamafactory", "do_train: true", "seed: 3"]

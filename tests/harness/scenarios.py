@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -54,6 +56,111 @@ def train_on_two_ranks(settings: Mapping[str, Any], stop_after: int | None = Non
         return train(settings, stop_after)
     finally:
         os.waitpid(other, 0)
+
+
+def command_line(settings: Mapping[str, Any]) -> int:
+    """The same as a user starts it: `tunewright train name=value ...`, with its exit code."""
+    from tunewright.cli import main
+
+    return main(["train", *(f"{name}={_text(value)}" for name, value in settings.items())])
+
+
+def train_to_a_number_that_is_not_finite(settings: Mapping[str, Any], step: int, value: str, where: str) -> int:
+    """Train with the loss, or one gradient, of a step replaced by `value` (nan, inf)."""
+    from tunewright.engine import loop
+    from tunewright.stages.stage import Role
+
+    real, taken = loop.accumulate, 0
+
+    def accumulate(machinery: Any, *arguments: Any) -> float:
+        nonlocal taken
+        total = real(machinery, *arguments)
+        taken += 1
+        if taken != step:
+            return total
+        if where == "loss":
+            return float(value)
+        trained = next(one for one in machinery.models[Role.POLICY].parameters() if one.grad is not None)
+        trained.grad.view(-1)[0] = float(value)
+        return total
+
+    loop.accumulate = accumulate
+    return train(settings)
+
+
+def train_and_signal(settings: Mapping[str, Any], step: int, number: int, times: int) -> int:
+    """Train, and send this process a signal, `times` times, in the middle of step `step`."""
+    def act(taken: int) -> None:
+        for _ in range(times if taken == step else 0):
+            os.kill(os.getpid(), number)
+
+    _at_each_step(act)
+    return train(settings)
+
+
+def signal_two_ranks(settings: Mapping[str, Any], step: int, number: int, skew_s: float, first: int) -> int:
+    """Two ranks as children of this process, which signals rank `first` in step `step`, and the other `skew_s` later.
+
+    Prints `codes: <rank 0>, <rank 1>`; a rank that does not end within a minute is killed and shows as -9. Steps are slowed to
+    a tenth of a second, so that the signals meet ranks at work.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    reader, writer = os.pipe()
+    children = [_start_rank(rank, settings, step, writer) for rank in (0, 1)]
+    for _ in children:
+        os.read(reader, 1)
+    order = (children[first], children[1 - first])
+    os.kill(order[0], number)
+    time.sleep(skew_s)
+    os.kill(order[1], number)
+    print("codes:", ", ".join(str(_ended(child)) for child in children), flush=True)
+    return 0
+
+
+def _start_rank(rank: int, settings: Mapping[str, Any], step: int, writer: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+
+    def act(taken: int) -> None:
+        time.sleep(0.1)
+        if taken == step:
+            os.write(writer, b".")
+
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    _at_each_step(act)
+    code = _code(settings)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _ended(child: int, patience_s: float = 60.0) -> int:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _at_each_step(act: Callable[[int], None]) -> None:
+    """Call `act` with the number of the step, counted from 1, after its backward pass."""
+    from tunewright.engine import loop
+
+    real, taken = loop.accumulate, 0
+
+    def accumulate(*arguments: Any) -> float:
+        nonlocal taken
+        total = real(*arguments)
+        taken += 1
+        act(taken)
+        return total
+
+    loop.accumulate = accumulate
 
 
 def _code(settings: Mapping[str, Any]) -> int:

@@ -101,10 +101,18 @@ int ftruncate(int fd, off_t size) { REAL(int, "ftruncate", int, off_t) char p[PA
     if (fd_below(fd, p)) operation("truncate", p); return real(fd, size); }
 int fsync(int fd) { REAL(int, "fsync", int) char p[PATH_MAX]; if (fd_below(fd, p)) operation("fsync", p); return real(fd); }
 int fdatasync(int fd) { REAL(int, "fdatasync", int) char p[PATH_MAX]; if (fd_below(fd, p)) operation("fsync", p); return real(fd); }
-int rename(const char *from, const char *to) { REAL(int, "rename", const char *, const char *) char p[PATH_MAX];
-    if (at_below(AT_FDCWD, to, p)) operation("rename", p); return real(from, to); }
-int renameat(int ff, const char *from, int tf, const char *to) { REAL(int, "renameat", int, const char *, int, const char *) char p[PATH_MAX];
-    if (at_below(tf, to, p)) operation("rename", p); return real(ff, from, tf, to); }
+/* A rename is journaled as `rename <to> < <from>`. */
+static void renames(int from_fd, const char *from, int to_fd, const char *to) {
+    char target[PATH_MAX], source[PATH_MAX], both[2 * PATH_MAX + 4];
+    if (!at_below(to_fd, to, target)) return;
+    int known = at_below(from_fd, from, source);
+    snprintf(both, sizeof both, "%s < %s", target, known ? source + strlen(root) : from);
+    operation("rename", both);
+}
+int rename(const char *from, const char *to) { REAL(int, "rename", const char *, const char *)
+    renames(AT_FDCWD, from, AT_FDCWD, to); return real(from, to); }
+int renameat(int ff, const char *from, int tf, const char *to) { REAL(int, "renameat", int, const char *, int, const char *)
+    renames(ff, from, tf, to); return real(ff, from, tf, to); }
 int unlink(const char *path) { REAL(int, "unlink", const char *) char p[PATH_MAX];
     if (at_below(AT_FDCWD, path, p)) operation("unlink", p); return real(path); }
 int unlinkat(int fd, const char *path, int flags) { REAL(int, "unlinkat", int, const char *, int) char p[PATH_MAX];

@@ -29,6 +29,8 @@ OUR_READING = {
     # The document gives false; the effective default is on, and this name does not turn it off (semantics, section 3).
     ("llamafactory", "gradient_checkpointing"): False,
     ("cli_reference", "gradient_checkpointing"): False,
+    # max_new_tokens outranks it, says the document, and its default is positive: the documented 1024 never applies.
+    ("llamafactory", "max_length"): 1024,
     # Two names of one parameter with contradicting defaults: the first declared one counts.
     ("cli_reference", "attn_implementation"): "disabled",
     ("mindspeed_fsdp2", "use_flash_attn"): "disabled",

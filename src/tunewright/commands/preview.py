@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
 
     wish, rest = parse(argv)
     config = read_config(rest, purpose="preview").resolve().config
-    examples, tokenizer = _examples(config, wish.chosen_set)
+    examples, tokenizer = prepared_examples(config, wish.chosen_set)
     rows = chosen_rows(wish.rows, len(examples))
     if wish.html is not None:
         _write_page(examples, rows, tokenizer, wish.html)
@@ -106,7 +106,7 @@ def _next(words: object, name: str) -> str:
     return str(value)
 
 
-def _examples(config: RunConfig, name: str | None) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
+def prepared_examples(config: RunConfig, name: str | None) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
     """The chosen set of the run, prepared as `train` prepares it, and the tokenizer."""
     from tunewright.data.pipeline import build
     from tunewright.data.templates import load_renderer
@@ -115,7 +115,7 @@ def _examples(config: RunConfig, name: str | None) -> tuple[ExampleSet, PreTrain
 
     quiet_transformers()
     tokenizer = load_tokenizer(config.model, config.tokenizer)
-    renderer = load_renderer(config.template, tokenizer)
+    renderer = None if config.run.stage == "pt" else load_renderer(config.template, tokenizer)
     trains = replace(config, run=replace(config.run, do_train=bool(config.data.dataset)))
     prepared = build(trains, tokenizer, renderer, report=lambda line: print(line, file=sys.stderr))
     sets = {**({} if prepared.train is None else {"train": prepared.train}), **prepared.evaluation}
@@ -147,13 +147,14 @@ def _print(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedToken
     for row in rows:
         for line in lines(examples[row], tokenizer, examples.origins(row)):
             if coloured:
-                console.print(_coloured(line))
+                console.print(coloured(line))
             else:
                 print(plain(line))
         print()
 
 
-def _coloured(line: Line) -> object:
+def coloured(line: Line) -> object:
+    """The line as rich text: trained tokens green and underlined."""
     from rich.text import Text
 
     styles = {"trained": "green underline", "context": "dim", "note": "bold blue"}

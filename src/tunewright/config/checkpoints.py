@@ -88,7 +88,7 @@ class GenerationConfig:
         llamafactory="max_new_tokens", recorded=False)
     max_length: int | None = param(
         None, "Longest prompt and answer together; absent leaves max_new_tokens in charge.", unit="tokens", minimum=1,
-        llamafactory=(Alias("max_length", default=1024), Alias("generation_max_length", convert="null_is_absent")),
+        llamafactory=(Alias("generation_max_length", convert="null_is_absent"), "max_length"),
         recorded=False)
     repetition_penalty: float = param(1.0, "Above 1 makes tokens already used less likely.", above=0, maximum=100,
         llamafactory="repetition_penalty", recorded=False)

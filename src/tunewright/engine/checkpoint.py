@@ -287,7 +287,7 @@ def _altered(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> str | None:
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of the manifest's own content: an edited one is as good as a damaged one."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _passed_over(path: Path, problem: str) -> str:

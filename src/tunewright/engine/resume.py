@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tunewright.engine.checkpoint import Checkpoint, CheckpointStore, damage, read_checkpoint
-from tunewright.engine.durable import write_json
-from tunewright.errors import InputError
+from tunewright.engine.checkpoint import MANIFEST, Checkpoint, CheckpointStore, damage, read_checkpoint
+from tunewright.engine.durable import storage_errors, sync_directory, write_json
+from tunewright.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from tunewright.config.run import RunConfig
     from tunewright.runtime import Ranks
 
 RUN_FILE: Final = "run.json"
+LEFT_BY_A_RUN: Final = (
+    "trainer_log.jsonl", "trainer_state.json", "*_results.json", "data_audit.jsonl", "bad_batch-*.json", "generated_predictions.jsonl",
+    "training_*.png", "README.md", "adapter_*", "merged_adapters.json", "pissa_*", "model*.safetensors*", "config.json",
+    "generation_config.json", "tokenizer*", "chat_template.jinja", "special_tokens_map.json", RUN_FILE)
+"""What else than checkpoints a run leaves in its output directory. The record is last: until it moves, the old run is there."""
+_ERRORS: Final = {"input": InputError, "storage": StorageError}
 _NO_VALUE: Final = "(none)"
+_SAMPLES: Final = 64
+_SAMPLE: Final = 4096
 
 Report = Callable[[str], None]
 
@@ -40,9 +49,9 @@ def begin(run: RunConfig, ranks: Ranks, report: Report) -> Start:
     """
     (answer,) = ranks.gather_objects(_decide(run, ranks, report) if ranks.is_main else None)[:1]
     if "error" in answer:
-        raise InputError(**answer["error"])
+        raise _ERRORS[answer["kind"]](**answer["error"])
     path = answer["checkpoint"]
-    store = CheckpointStore(Path(str(run.run.output_dir)), answer["run_id"], ranks)
+    store = CheckpointStore(_root(run), answer["run_id"], ranks)
     return Start(store, None if path is None else read_checkpoint(Path(path)))
 
 
@@ -59,33 +68,66 @@ def demand_same_settings(checkpoint: Checkpoint, current: Mapping[str, Any], all
 
 
 def recorded_settings(run: RunConfig) -> dict[str, Any]:
-    """The parameters that decide what a run computes, as JSON values."""
+    """The parameters that decide what a run computes, and a digest of the weights it starts from, as JSON values."""
+    from tunewright.adapters.directory import adapter_directories
     from tunewright.config.table import table, values
+    from tunewright.models.directory import find_model
 
     now = values(run)
-    return {name: _plain(now[name]) for name, row in table().items() if row.param.recorded}
+    settings = {name: _plain(now[name]) for name, row in table().items() if row.param.recorded}
+    started_from = (find_model(run.model), *adapter_directories(run.model))
+    return settings | {"starting weights": weights_digest(started_from)}
+
+
+def weights_digest(directories: Iterable[Path]) -> str:
+    """16 hexadecimal digits that change with the weights in the directories, whatever their paths and dates.
+
+    Read are the configurations whole, and of each weights file its size and 64 samples of 4 kB in even distances, the first at
+    its header: training moves every number of a tensor, so a few from all over the file tell, at no cost.
+    """
+    digest = hashlib.sha256()
+    for directory in directories:
+        for path in sorted(one for pattern in ("*config.json", "*.safetensors", "*.gguf") for one in directory.glob(pattern)):
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            with path.open("rb") as file:
+                for place in _places(path.stat().st_size):
+                    file.seek(place)
+                    digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _places(size: int) -> list[int]:
+    """Where to read samples: everywhere in a small file."""
+    if size <= _SAMPLES * _SAMPLE:
+        return list(range(0, size, _SAMPLE))
+    return [number * (size - _SAMPLE) // (_SAMPLES - 1) for number in range(_SAMPLES)]
+
+
+def _root(run: RunConfig) -> Path:
+    return Path(str(run.run.output_dir)).expanduser()
 
 
 def _decide(run: RunConfig, ranks: Ranks, report: Report) -> dict[str, Any]:
     try:
-        return _choose(run, ranks, report)
-    except InputError as error:  # told to every rank, which then raise together
-        return {"error": {"message": error.message, "where": error.where, "mend": error.mend}}
+        with storage_errors(_root(run), 0):
+            return _choose(run, ranks, report)
+    except (InputError, StorageError) as error:  # told to every rank, which then raise together
+        kind = "input" if isinstance(error, InputError) else "storage"
+        return {"kind": kind, "error": {"message": error.message, "where": error.where, "mend": error.mend}}
 
 
 def _choose(run: RunConfig, ranks: Ranks, report: Report) -> dict[str, Any]:
-    root = Path(str(run.run.output_dir))
+    root = _root(run)
     wanted = run.run.resume_from_checkpoint or "none"
     known = _run_id(root)
-    if known is not None and run.run.overwrite_output_dir:
+    if run.run.overwrite_output_dir:
         _set_aside(root, known, ranks, report)
         known = None
     store = CheckpointStore(root, known or secrets.token_hex(8), ranks)
     store.recover()
+    if wanted in ("none", "auto"):
+        _demand_own(store, known, wanted)
     chosen = _wanted(wanted, store, report)
-    if chosen is None and store.committed() and wanted == "none":
-        raise InputError(f"output_dir {root} holds the checkpoints of another run",
-                         mend="resume_from_checkpoint=auto goes on with it; overwrite_output_dir=true sets it aside")
     if known is None:
         write_json(root / RUN_FILE, _run_facts(run, store.run_id))
     if chosen is not None:
@@ -93,31 +135,58 @@ def _choose(run: RunConfig, ranks: Ranks, report: Report) -> dict[str, Any]:
     return {"run_id": store.run_id, "checkpoint": None if chosen is None else str(chosen.path)}
 
 
+def _demand_own(store: CheckpointStore, known: str | None, wanted: str) -> None:
+    """Refuse to begin where checkpoints are that a new run would take the place of."""
+    if known is None and (others := other_runs(store.root)):
+        raise InputError(f"output_dir {store.root} has checkpoints ({others[-1].name}) but no {RUN_FILE} that says of which run",
+                         mend=f"resume_from_checkpoint={others[-1]} goes on from one; overwrite_output_dir=true sets them aside")
+    if wanted == "none" and (store.committed() or store.unreadable()):
+        raise InputError(f"output_dir {store.root} holds the checkpoints of another run",
+                         mend="resume_from_checkpoint=auto goes on with it; overwrite_output_dir=true sets it aside")
+
+
+def other_runs(root: Path) -> list[Path]:
+    """Checkpoints of tunewright in a directory, whatever their run, oldest first."""
+    found = [path for path in root.glob("checkpoint-*") if path.is_dir() and read_checkpoint(path) is not None]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
 def _wanted(wanted: str, store: CheckpointStore, report: Report) -> Checkpoint | None:
     if wanted == "none":
         return None
     if wanted == "auto":
         found = store.newest_intact(report)
-        if found is None and store.committed():
+        if found is None and (store.committed() or store.unreadable()):
             raise InputError(f"none of the checkpoints in {store.root} is intact", mend="overwrite_output_dir=true starts afresh")
         return found
-    checkpoint = read_checkpoint(Path(wanted))
+    path = Path(wanted).expanduser()
+    checkpoint = read_checkpoint(path)
     have = ", ".join(str(one.path) for one in store.committed()) or "none"
     if checkpoint is None:
-        raise InputError(f"resume_from_checkpoint: {wanted} is not a checkpoint", mend=f"there are: {have}")
+        raise InputError(f"resume_from_checkpoint: {path} is not a checkpoint, or its {MANIFEST} is damaged", mend=f"there are: {have}")
     problems = damage(checkpoint)
     if problems:
-        raise InputError(f"resume_from_checkpoint: {problems[0]}", where=wanted, mend=f"there are: {have}")
+        raise InputError(f"resume_from_checkpoint: {problems[0]}", where=str(path), mend=f"there are: {have}")
     return checkpoint
 
 
-def _set_aside(root: Path, run_id: str, ranks: Ranks, report: Report) -> None:
-    """Move the old run's checkpoints and record into `previous-<run id>`; nothing is deleted."""
-    shelf = root / f"previous-{run_id}"
+def _set_aside(root: Path, run_id: str | None, ranks: Ranks, report: Report) -> None:
+    """Move the old run's checkpoints, results and record into `previous-<run id>`; nothing is deleted, other files stay.
+
+    Without a record, checkpoints of any run go.
+    """
+    if run_id is None and not other_runs(root):
+        return
+    shelf = root / f"previous-{run_id or secrets.token_hex(8)}"
     shelf.mkdir(exist_ok=True)
-    for checkpoint in CheckpointStore(root, run_id, ranks).committed():
-        os.rename(checkpoint.path, shelf / checkpoint.path.name)
-    os.rename(root / RUN_FILE, shelf / RUN_FILE)
+    store = CheckpointStore(root, run_id or "", ranks)
+    if run_id is not None:
+        store.recover()
+    old = [one.path for one in store.committed()] + store.unreadable() if run_id is not None else other_runs(root)
+    for path in (*old, *(one for pattern in LEFT_BY_A_RUN for one in sorted(root.glob(pattern)))):
+        os.rename(path, shelf / path.name)
+    sync_directory(shelf)
+    sync_directory(root)
     report(f"the run that was in {root} is now in {shelf}")
 
 
@@ -127,7 +196,7 @@ def _run_id(root: Path) -> str | None:
         return None
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("is not the record of a run", where=str(path), mend="move the file away or choose another output_dir") from error
 
 

@@ -26,6 +26,7 @@ SCHEDULE: Final = "scheduler.json"
 STATE: Final = "train_state.json"
 PEER_STATE: Final = "trainer_state.json"
 _SEPARATOR: Final = "|"
+_RATES: Final = ("base_lrs", "_last_lr")
 
 
 def write_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> None:
@@ -45,28 +46,53 @@ def write_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> 
                 values[place] = value
     groups = [{**group, "params": [names[index] for index in group["params"]]} for group in content["param_groups"]]
     save_file(tensors, directory / OPTIMIZER_TENSORS)
-    _write(directory / OPTIMIZER_VALUES, {"values": values, "groups": groups})
+    _write(directory / OPTIMIZER_VALUES, {
+        "kind": type(optimizer).__name__, "values": values, "groups": groups, "shapes": _shapes(optimizer, names)})
 
 
 def read_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> None:
-    """Restore what `write_optimizer` wrote. Raises InputError if the parameters are not the same."""
+    """Restore the state that `write_optimizer` wrote, at the precision it had.
+
+    Rates, decay and the like stay those of `optimizer`: they are the settings', and a changed one was allowed by name. The
+    schedule, read afterwards, puts its own on the rates. Raises InputError for another kind of optimizer or other parameters.
+    """
     from safetensors.torch import load_file
 
     names = _names(optimizer, model)
     indices = {name: index for index, name in names.items()}
     stored = _read(directory / OPTIMIZER_VALUES)
-    known = {name for group in stored["groups"] for name in group["params"]}
-    if known != set(indices):
-        differing = sorted(known ^ set(indices))
-        raise InputError(f"the checkpoint's optimizer has other parameters: {', '.join(differing[:3])} "
-                         f"({len(differing)} in all)", where=str(directory), mend="resume with the tuning it was made with")
+    _demand_same_kind(stored["kind"], type(optimizer).__name__, directory)
+    _demand_same_parameters(stored["shapes"], _shapes(optimizer, names), directory)
     state: dict[int, dict[str, Any]] = {}
     for place, value in {**load_file(directory / OPTIMIZER_TENSORS), **stored["values"]}.items():
         name, _, key = place.rpartition(_SEPARATOR)
         state.setdefault(indices[name], {})[key] = value
-    groups = [{key: [indices[name] for name in value] if key == "params" else _tuple(value) for key, value in group.items()}
-              for group in stored["groups"]]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    _undo_casts(optimizer, state)
+
+
+def _demand_same_kind(stored: str, present: str, directory: Path) -> None:
+    if stored != present:
+        raise InputError(f"the checkpoint's optimizer is {stored}, this run's is {present}: the one cannot go on with the other's state",
+                         where=str(directory), mend="resume with the optim it was made with")
+
+
+def _demand_same_parameters(stored: Mapping[str, list[int]], present: Mapping[str, list[int]], directory: Path) -> None:
+    differing = sorted(name for name in {*stored, *present} if stored.get(name) != present.get(name))
+    if differing:
+        shown = ", ".join(f"{name} ({_shape(stored.get(name))} -> {_shape(present.get(name))})" for name in differing[:3])
+        raise InputError(f"the checkpoint's optimizer has other parameters: {shown}; {len(differing)} in all", where=str(directory),
+                         mend="resume with the tuning it was made with")
+
+
+def _undo_casts(optimizer: Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """torch casts loaded state to the parameter's type; Adafactor keeps float32 for bfloat16 parameters and would lose bits."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in state.items():
+        live = optimizer.state[parameters[index]]
+        for key, value in entries.items():
+            if hasattr(value, "dtype") and live[key].dtype != value.dtype:
+                live[key] = value.to(live[key].device)
 
 
 def write_schedule(schedule: LRScheduler, directory: Path) -> None:
@@ -76,10 +102,20 @@ def write_schedule(schedule: LRScheduler, directory: Path) -> None:
 
 
 def read_schedule(schedule: LRScheduler, directory: Path) -> None:
-    """Restore what `write_schedule` wrote."""
-    content = _read(directory / SCHEDULE)
-    lambdas = getattr(schedule, "lr_lambdas", None)
-    schedule.load_state_dict(content if lambdas is None else {**content, "lr_lambdas": [None] * len(lambdas)})
+    """Restore the counters that `write_schedule` wrote, and set the rates to the schedule's formula at that step.
+
+    The base rates stay those of `schedule`, so that a changed learning rate takes effect.
+    """
+    from torch.optim.lr_scheduler import LambdaLR
+
+    stored = {key: value for key, value in _read(directory / SCHEDULE).items() if key not in _RATES}
+    if not isinstance(schedule, LambdaLR):
+        raise TypeError(f"{type(schedule).__name__} has no formula to set the rates by")
+    schedule.load_state_dict({**stored, "lr_lambdas": [None] * len(schedule.lr_lambdas)})
+    rates = [base * formula(schedule.last_epoch) for formula, base in zip(schedule.lr_lambdas, schedule.base_lrs, strict=True)]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
 
 
 def write_random(rank: int, directory: Path) -> None:
@@ -136,6 +172,15 @@ def _names(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
     return {index: name_of[id(parameter)] for index, parameter in enumerate(parameters)}
 
 
+def _shapes(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, list[int]]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {names[index]: list(parameter.shape) for index, parameter in enumerate(parameters)}
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape)) or "a number"
+
+
 def _random_file(rank: int, directory: Path) -> Path:
     return directory / f"random-{rank}.json"
 
@@ -156,10 +201,6 @@ def _bytes(text: str) -> Tensor:
     import torch
 
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_plain(value: Any) -> bool:
