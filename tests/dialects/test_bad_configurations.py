@@ -162,10 +162,6 @@ CASES = (
     Case("best model", "load_best_model_at_end: true\n", "c.yaml", None,
          "c.yaml:1: load_best_model_at_end: needs evaluations to find the best, but eval_strategy is no; set "
          "eval_strategy to steps or epoch"),
-    Case("best model saved between",
-         "load_best_model_at_end: true\neval_strategy: steps\nsave_steps: 100\neval_steps: 30\n", "c.yaml", None,
-         "c.yaml:1: load_best_model_at_end: needs save_steps to be a multiple of eval_steps, but 100 is none of 30; make "
-         "save_steps a multiple of eval_steps"),
     Case("metric typo", "metric_for_best_model: eval_los\n", "c.yaml", None,
          "c.yaml:1: metric_for_best_model: 'eval_los' is no metric of an evaluation; did you mean eval_loss?"),
     Case("metric without switch", "metric_for_best_model: accuracy\n", "c.yaml", None,

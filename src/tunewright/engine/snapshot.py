@@ -186,7 +186,7 @@ def _random_file(rank: int, directory: Path) -> Path:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
 
 
 def _read(path: Path) -> Any:

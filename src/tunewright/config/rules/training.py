@@ -61,26 +61,6 @@ def best_model_without_evaluation(case: Case) -> str | None:
     return "needs evaluations to find the best, but eval_strategy is no" if wanted else None
 
 
-def best_model_saved_at_other_times(case: Case) -> str | None:
-    saves, evaluates = case.run.checkpoints.save_strategy, case.run.evaluation.eval_strategy
-    if not case.run.checkpoints.load_best_model_at_end or evaluates in ("no", saves):
-        return None
-    return f"needs a checkpoint at each evaluation, but save_strategy is {saves} and eval_strategy {evaluates}"
-
-
-def best_model_between_saves(case: Case) -> str | None:
-    run = case.run
-    if not run.checkpoints.load_best_model_at_end or (run.checkpoints.save_strategy, run.evaluation.eval_strategy) != ("steps",) * 2:
-        return None
-    saves, evaluates = run.checkpoints.save_steps, run.evaluation.eval_steps or run.logging.logging_steps
-    if (saves < 1) != (evaluates < 1):
-        return f"needs save_steps {show(saves)} and eval_steps {show(evaluates)} to be both steps or both fractions"
-    multiple = saves / evaluates
-    if abs(multiple - round(multiple)) < 1e-9 and round(multiple) >= 1:
-        return None
-    return f"needs save_steps to be a multiple of eval_steps, but {show(saves)} is none of {show(evaluates)}"
-
-
 def early_stopping_without_evaluation(case: Case) -> str | None:
     wanted = case.run.checkpoints.early_stopping_patience is not None and case.run.evaluation.eval_strategy == "no"
     return "early stopping needs evaluations, but eval_strategy is no" if wanted else None
@@ -147,10 +127,6 @@ RULES = (
          "set eval_dataset or val_size", purposes=("train",)),
     Rule("best-model-without-evaluation", ("load_best_model_at_end", "eval_strategy"), best_model_without_evaluation,
          "set eval_strategy to steps or epoch"),
-    Rule("best-model-saved-at-other-times", ("load_best_model_at_end", "save_strategy", "eval_strategy"),
-         best_model_saved_at_other_times, "make save_strategy and eval_strategy the same"),
-    Rule("best-model-between-saves", ("load_best_model_at_end", "save_steps", "eval_steps", "logging_steps", "save_strategy",
-                                      "eval_strategy"), best_model_between_saves, "make save_steps a multiple of eval_steps"),
     Rule("early-stopping-without-evaluation", ("early_stopping_patience", "eval_strategy"), early_stopping_without_evaluation,
          "set eval_strategy to steps or epoch"),
     Rule("early-stopping-without-best", ("early_stopping_patience", "load_best_model_at_end"), early_stopping_without_best,
