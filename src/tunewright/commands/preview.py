@@ -143,10 +143,10 @@ def _print(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedToken
 
     lines = token_lines if ids else preview_lines
     console = Console(highlight=False, soft_wrap=True)
-    coloured = console.is_terminal and not os.environ.get("NO_COLOR")
+    in_colour = console.is_terminal and not os.environ.get("NO_COLOR")
     for row in rows:
         for line in lines(examples[row], tokenizer, examples.origins(row)):
-            if coloured:
+            if in_colour:
                 console.print(coloured(line))
             else:
                 print(plain(line))

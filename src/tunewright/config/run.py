@@ -26,7 +26,7 @@ from tunewright.config.tuning import FreezeConfig, LoraConfig, TuningConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Every parameter of a run; field names of the groups are unique over the whole tree."""
+    """Every parameter of a run; field names of the groups are unique over the whole tree. `config.derive` fills in what follows."""
 
     run: RunControl = field(default_factory=RunControl)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -46,9 +46,3 @@ class RunConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
-
-    def resolve(self) -> RunConfig:
-        """The run with every value that was left open and follows from others filled in (`config.derive`)."""
-        from tunewright.config.derive import derived
-
-        return derived(self)[0]

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from tunewright.dialects.limits import KeyPath
 from tunewright.errors import refuse
 
-MAX_DEPTH: Final = 32
-MAX_ALIASES: Final = 100
 MAX_BYTES: Final = 2**22
-
-KeyPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +46,6 @@ def read_document(path: str) -> Document:
         refuse("the file holds no settings" if values is None else "the file is not a mapping of keys to values", where=path,
                mend="write one `key: value` on each line")
     return Document(path, values, lines)
-
-
-def too_deep(where: str) -> NoReturn:
-    """Refuse a document nested deeper than MAX_DEPTH."""
-    refuse(f"nested deeper than {MAX_DEPTH} levels", where=where, mend="write a flatter file")
-
-
-def twice(path: str, key: str, first: int, second: int) -> NoReturn:
-    """Refuse a key that is given on two lines."""
-    refuse(f"{key}: given twice, on line {first} and on line {second}", where=f"{path}:{second}", mend="remove one of them")
 
 
 def _read_text(path: str) -> str:

@@ -6,7 +6,7 @@ import json
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from tunewright.dialects.document import MAX_DEPTH, KeyPath, too_deep, twice
+from tunewright.dialects.limits import MAX_DEPTH, KeyPath, too_deep, twice
 from tunewright.errors import refuse
 
 _SPACE = " \t\r\n"

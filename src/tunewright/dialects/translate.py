@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunewright.config.derive import derived
 from tunewright.config.literals import show
 from tunewright.config.table import Row, table, values
 from tunewright.dialects.converters import CONVERTERS
@@ -65,7 +66,7 @@ def _one(reading: Reading, row: Row, value: Any, target: str) -> tuple[Line | No
         aliases = row.param.names.get(target)
         if not aliases:
             return Line(row.field, "no equivalent", None, f"{row.field} {show(value)} is not known in {target}"), None
-        if row.field == "neat_packing" and value and not reading.config.resolve().data.packing:
+        if row.field == "neat_packing" and value and not derived(reading.config)[0].data.packing:
             # There, neat_packing would turn packing on; without packing it says nothing here.
             return None, None
         key, converter = aliases[0].name, aliases[0].convert

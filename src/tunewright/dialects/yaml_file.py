@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tunewright.dialects.document import MAX_ALIASES, MAX_DEPTH, KeyPath, too_deep, twice
+from tunewright.dialects.limits import MAX_ALIASES, MAX_DEPTH, KeyPath, too_deep, twice
 from tunewright.errors import refuse
 
 _PREFIX = "tag:yaml.org,2002:"
