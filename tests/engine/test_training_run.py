@@ -14,6 +14,7 @@ import torch
 from tests.engine.resuming import Workspace, results
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
+from tunewright.errors import StorageError
 
 pytestmark = pytest.mark.slow
 
@@ -138,3 +139,31 @@ def test_evaluation_first_and_first_log(workspace: Workspace, tmp_path: Path) ->
     entries = history(tmp_path)
     assert [entry["step"] for entry in entries] == [0, 1, 3]
     assert {"eval_loss", "eval_rouge-1", "eval_bleu-4", "eval_exact_match"} <= entries[0].keys()
+
+
+def test_a_damaged_best_checkpoint_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    """One bit flipped in the best weights after the run: running again must not load them without a word."""
+    changes = {"eval_strategy": "steps", "eval_steps": 3, "val_size": 4, "load_best_model_at_end": True, "greater_is_better": True,
+               "metric_for_best_model": "accuracy", "compute_accuracy": True, "save_total_limit": 5}
+    run(workspace, tmp_path, **changes)
+    best = json.loads((tmp_path / "trainer_state.json").read_text())["best_global_step"]
+    assert best < 12
+    weights = tmp_path / f"checkpoint-{best}" / "adapter_model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(StorageError, match=r"best checkpoint cannot be loaded: adapter_model.safetensors does not have the sha256"):
+        run(workspace, tmp_path, **changes)
+
+
+def test_going_back_sets_later_checkpoints_aside(workspace: Workspace, tmp_path: Path) -> None:
+    """From step 9 on at another rate: the old step 12 makes way, and the new one is what a later run finds."""
+    run(workspace, tmp_path)
+    old = (tmp_path / "checkpoint-12" / "adapter_model.safetensors").read_bytes()
+    run(workspace, tmp_path, resume_from_checkpoint=tmp_path / "checkpoint-9", allow_change="learning_rate", learning_rate=0.002)
+    assert (tmp_path / "set-aside-checkpoint-12" / "adapter_model.safetensors").read_bytes() == old
+    new = (tmp_path / "checkpoint-12" / "adapter_model.safetensors").read_bytes()
+    assert new != old
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == new
+    rates = {entry["step"]: entry["learning_rate"] for entry in history(tmp_path)}
+    assert rates[8] > 0.002 > rates[10]

@@ -35,7 +35,7 @@ _OURS_ALONE: Final = (MANIFEST, "train_state.json")
 """Files that no other tool writes into a `checkpoint-<step>`: one that has either and no readable manifest is a damaged one of ours."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STAGING = re.compile(r"\.staging-(\d+)")
-_TRASH = re.compile(r"\.trash-\d+")
+_TRASH = re.compile(r"\.trash-(\d+)")
 
 Writer = Callable[[Path], None]
 
@@ -135,13 +135,38 @@ class CheckpointStore:
         Call once on the main rank, holding the run's lock.
         """
         for path in sorted(self.root.iterdir()) if self.root.is_dir() else ():
-            staged = _STAGING.fullmatch(path.name)
+            staged, trash = _STAGING.fullmatch(path.name), _TRASH.fullmatch(path.name)
             if staged and not self._is_whole(path, int(staged.group(1))):
                 shutil.rmtree(path)
             elif staged:
                 self._put_in_place(path, int(staged.group(1)))
-            elif _TRASH.fullmatch(path.name):
+            elif trash and path.exists() and not self._bring_back(path, int(trash.group(1))):
                 shutil.rmtree(path)
+
+    def set_aside_after(self, step: int, report: Callable[[str], None]) -> None:
+        """Rename this run's checkpoints of later steps to `set-aside-checkpoint-<step>`; nothing is deleted.
+
+        A run that goes back to an earlier checkpoint takes another way from there: what it left behind must not count as newest.
+        """
+        for checkpoint in self.committed():
+            if self.ranks.is_main and checkpoint.step > step:
+                shelf = self.root / f"set-aside-{checkpoint.path.name}"
+                number = 2
+                while shelf.exists():
+                    shelf = self.root / f"set-aside-{checkpoint.path.name}-{number}"
+                    number += 1
+                os.rename(checkpoint.path, shelf)
+                report(f"{checkpoint.path.name} is later than the checkpoint to go on from; it is now {shelf.name}")
+        self.ranks.barrier()
+
+    def _bring_back(self, trash: Path, step: int) -> bool:
+        """Put a discarded checkpoint back where its successor was lost: killed between two renames, then damaged."""
+        final = self.root / f"checkpoint-{step}"
+        if final.exists() or not self._is_whole(trash, step) or any(one.step >= step for one in self.committed()):
+            return False
+        os.rename(trash, final)
+        sync_directory(self.root)
+        return True
 
     def _is_mine(self, checkpoint: Checkpoint) -> bool:
         """Made by this run, at the place where the run made it: a renamed or linked copy is the user's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 from tunewright.adapters.pissa import save_converted
 from tunewright.engine import assemble, snapshot
 from tunewright.engine.batches import TrainBatches
-from tunewright.engine.checkpoint import Content
+from tunewright.engine.checkpoint import Content, damage, read_checkpoint
 from tunewright.engine.durable import storage_errors, sync_directory, sync_file
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
@@ -31,9 +32,9 @@ from tunewright.engine.session import Known, Outlets, Session
 from tunewright.engine.state import TrainState
 from tunewright.engine.step import Machinery
 from tunewright.engine.trackers import open_trackers
-from tunewright.errors import InputError
+from tunewright.errors import InputError, StorageError
 from tunewright.inference.opening import Opened
-from tunewright.runtime import lost_rank_named, seed_everything
+from tunewright.runtime import LOGGER_NAME, lost_rank_named, seed_everything
 from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     settings = parts.settings()
     if parts.start.checkpoint is not None:
         demand_same_settings(parts.start.checkpoint, settings, run.run.allow_change)
+        parts.start.store.set_aside_after(parts.start.checkpoint.step, logging.getLogger(LOGGER_NAME).info)
     accelerator = assemble.accelerator_for(run, ranks)
     collate = assemble.collation(parts.kernels.flat, parts.tokenizer.pad_token_id or 0)
     batches = assemble.training_batches(run, parts.examples, collate, ranks)
@@ -167,7 +169,7 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
     store = parts.start.store
     store.publish(state.global_step, Content(shared, own, settings), estimate=_estimate(parts.model))
     best = {state.best_step} if run.checkpoints.load_best_model_at_end and state.best_step is not None else set()
-    store.rotate(run.checkpoints.save_total_limit, best)
+    store.rotate(run.checkpoints.save_total_limit, {state.global_step, *best})
 
 
 def answer_scores(parts: Parts) -> Metrics:
@@ -198,10 +200,17 @@ def execute(job: Job) -> Metrics:
 
 
 def load_best(job: Job) -> None:
-    """Put the weights of the best evaluation back into the model."""
+    """Put the weights of the best evaluation back into the model. Raises StorageError if its checkpoint is damaged."""
     from tunewright.adapters.trainable import load_trained
 
     directory = job.parts.start.store.root / f"checkpoint-{job.state.best_step}"
+    checkpoint = read_checkpoint(directory)
+    problems = ["manifest.json is missing or damaged"] if checkpoint is None else damage(checkpoint)
+    (damaged,) = job.session.machinery.ranks.all_reduce_sum([float(bool(problems))])
+    if damaged:
+        raise StorageError(f"the best checkpoint cannot be loaded: {problems[0] if problems else 'another rank finds it damaged'}",
+                           where=str(directory), mend="load_best_model_at_end=false with allow_change=load_best_model_at_end keeps "
+                           "the last weights")
     load_trained(job.parts.model, directory)
     job.session.outlets.display.note(
         f"weights of step {job.state.best_step}, the best by {job.timetable.best.metric} ({job.state.best_metric:.4f})")
