@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Final
 
-from tunewright.errors import Interrupted, OutOfMemoryError, StorageError, TunewrightError, UsageError
+from tunewright.errors import Interrupted, OutOfMemoryError, Preempted, StorageError, TunewrightError, UsageError
 from tunewright.registry import Entry, Registry
 
 COMMANDS: Final = Registry("command", (
@@ -93,12 +93,16 @@ def _system_exit(stop: SystemExit) -> int:
 def _report(error: BaseException) -> int:
     """Tell the error in one line for each problem, and return its exit code."""
     known = _known(error)
+    rank = os.environ.get("RANK", "0")
+    if rank != "0" and isinstance(known, Preempted):
+        return known.exit_code  # all ranks stop at the same step, and the first says so
+    who = "" if rank == "0" else f"[rank {rank}] "
     if known is None:
-        print(f"error: internal error: {type(error).__name__}: {_one_line(error)}; run again with --debug for the traceback",
+        print(f"{who}error: internal error: {type(error).__name__}: {_one_line(error)}; run again with --debug for the traceback",
               file=sys.stderr)
         return 1
     for line in str(known).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print(f"{who}error: {line}", file=sys.stderr)
     return known.exit_code
 
 
@@ -118,8 +122,9 @@ def _known(error: BaseException) -> TunewrightError | None:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)) or (
-        isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    on_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # what torch raises for the CPU
+    return isinstance(error, MemoryError) or on_device or on_host or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def _storage(error: OSError) -> StorageError:

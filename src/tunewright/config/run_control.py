@@ -48,4 +48,4 @@ class RunControl:
         cli_reference="no_cuda")
     num_processes: int | None = param(
         None, "Processes on this machine, one per device; absent means all accelerators, or one process on CPU.",
-        minimum=1, maximum=1024)
+        minimum=1, maximum=1024, recorded=False)
