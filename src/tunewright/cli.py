@@ -63,6 +63,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("--version", "-V"):
         words = ["version"]
     verb, rest = words[0], words[1:]
+    if verb not in COMMANDS.names() and verb.lower().endswith((".yaml", ".yml", ".json")):
+        raise UsageError(f"'{verb}' is not a command", mend=f"write: tunewright train {' '.join(words)}")
     COMMANDS.entry(verb)
     if verb in READS_CONFIG and any(word in ("--help", "-h") for word in rest):
         from tunewright.commands.parameter_help import print_help

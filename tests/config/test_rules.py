@@ -64,7 +64,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
      {"model_name_or_path": "./directory"}),
     ("model-not-found", {"model_name_or_path": "./absent"}, {"model_name_or_path": "org/model"}),
     ("adapter-not-found", {"adapter_name_or_path": ("./directory",)}, {"adapter_name_or_path": ("adapter",)}),
-    ("resume-not-found", {"resume_from_checkpoint": "absent"}, {"resume_from_checkpoint": "directory"}),
+    ("resume-not-found", {"resume_from_checkpoint": "directory"}, {"resume_from_checkpoint": "checkpoint"}),
     ("template-not-found", {"template": "absent.jinja"}, {"template": "file.jinja"}),
     ("never-read", {"finetuning_type": "full", "lora_rank": 4}, {"finetuning_type": "full"}),
     ("no-export", {}, {"export_dir": "e"}),
@@ -81,6 +81,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("file", "file.jinja"):
         Path(name).write_text("x")
     Path("directory").mkdir()
+    Path("checkpoint").mkdir()
+    Path("checkpoint/manifest.json").write_text("{}")
     Path("adapter").mkdir()
     Path("adapter/adapter_config.json").write_text("{}")
 

@@ -165,7 +165,7 @@ def test_rows_cut_to_their_prompt_are_dropped(make: Build) -> None:
         make(dataset=("a.jsonl",), cutoff_len=9)
     assert caught.value.line() == (
         "a.jsonl: no trainable token in 2 of 2 rows: a.jsonl:1 (12 tokens, longer than cutoff_len 9: cut at its end), "
-        "a.jsonl:2 (14 tokens, longer than cutoff_len 9: cut at its end); mend the rows")
+        "a.jsonl:2 (14 tokens, longer than cutoff_len 9: cut at its end); raise cutoff_len")
 
 
 def test_dropped_rows_are_in_the_audit(make: Build, said: list[str], tmp_path: Path) -> None:

@@ -64,8 +64,15 @@ def test_every_set_is_looked_at() -> None:
         "dataset: `gone.jsonl` is not a name in data/dataset_info.json, a file or a folder; did you mean `good.jsonl`?",
         "bad.json:1:2: not valid JSON: expecting value, the text ends in the middle of a row",
     ]
-    assert lines("good.jsonl", eval_dataset=("good.jsonl",), val_size=0.1) == [
-        "val_size and eval_dataset are both given; keep one of them"]
+
+
+def test_held_out_rows_leave_some() -> None:
+    """One row and a tenth of it held out, rounded up, leaves none."""
+    Path("good.jsonl").write_text(GOOD)
+    assert lines("good.jsonl", val_size=0.1) == [
+        "val_size: 0.1 holds out 1 of 1 rows and leaves none to train on; make it smaller"]
+    Path("good.jsonl").write_text(GOOD * 2)
+    assert lines("good.jsonl", val_size=0.1) == []
 
 
 def test_only_rows_of_the_run_count() -> None:

@@ -250,7 +250,7 @@ REFUSED = {
     "formatting typo": "formatting: unknown value `sharegtp`; did you mean `sharegpt`?",
     "pairs": "ranking: the stages pt and sft do not read preference pairs",
     "hub": "hf_hub_url: only local files can be read; download the data and set file_name",
-    "gone": "file_name: `gone.jsonl` does not exist",
+    "gone": "file_name: `gone.jsonl` does not exist; give the path of a file or folder",
     "nameless": "file_name is missing; name the file or folder that holds the rows",
     "count": "num_samples: a whole number from 1 on wanted, found integer 0",
     "image": "columns.images: images, videos and audio cannot be trained",

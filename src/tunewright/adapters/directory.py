@@ -7,7 +7,7 @@ some of them import modules or change the base weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -90,7 +90,11 @@ def read_adapter(directory: Path) -> AdapterFacts:
 def check_fits(facts: AdapterFacts, model: nn.Module) -> None:
     """Raise `InputError` unless every tensor of the adapter has a module of its size in `model`."""
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    modules = dict(model.named_modules())
+    check_fits_modules(facts, {name for name, _ in model.named_modules()}, parameters, type(model).__name__)
+
+
+def check_fits_modules(facts: AdapterFacts, modules: Collection[str], parameters: Mapping[str, tuple[int, ...]], model: str) -> None:
+    """The same for a model given by the names of its modules, the shapes of its parameters and a name for messages."""
     made_for = f"adapter {facts.directory} was made for another model ({facts.base or 'unnamed'})"
     for name, shape in facts.shapes.items():
         if ".lora_A." not in name and ".lora_B." not in name:
@@ -98,7 +102,7 @@ def check_fits(facts: AdapterFacts, model: nn.Module) -> None:
         module, _, factor = name.removeprefix("base_model.model.").partition(".lora_")
         if facts.fields.get("target_parameters") and ".experts" in module:
             continue
-        require(module in modules, f"{made_for}: it adapts {module}, which {type(model).__name__} does not have",
+        require(module in modules, f"{made_for}: it adapts {module}, which {model} does not have",
                 mend="give the model it was trained on")
         weight = parameters.get(f"{module}.weight")
         if weight is None or len(weight) != 2:

@@ -21,9 +21,9 @@ def run(argv: list[str]) -> int:
     if not argv or not {"-h", "--help"}.isdisjoint(argv):
         sys.stdout.write(USAGE)
         return 0 if argv else 2
-    from tunewright.dialects.read import read_config
+    from tunewright.commands.preflight import read_ready
 
-    reading = read_config(directories_as_models(argv), purpose="chat").resolve()
+    reading = read_ready(directories_as_models(argv), "chat")
     config = reading.config
     from tunewright.inference.chat import HELP, ChatSession, converse
     from tunewright.inference.opening import open_model

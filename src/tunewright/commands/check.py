@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
+from typing import Final
 
 from tunewright.config.literals import show
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
-from tunewright.dialects.read import Reading, read_config
-from tunewright.errors import UsageError
+from tunewright.dialects.read import Reading, examine
+from tunewright.errors import InputError, UsageError
+
+LOCK: Final = ".tunewright.lock"
+"""The file in an output directory that a run locks while it is at work."""
 
 USAGE = """usage: tunewright check CONFIG [key=value ...] [--key value ...]
 
@@ -25,13 +31,31 @@ def run(argv: list[str]) -> int:
         return 0
     if not argv:
         raise UsageError("check needs a configuration", mend="give a YAML or JSON file, or key=value settings")
-    from tunewright.commands.preflight import require_ready
+    from tunewright.commands.preflight import read_ready
 
-    purpose = purpose_of(read_config(argv).config)
-    reading = read_config(argv, purpose=purpose).resolve()
-    require_ready(reading, purpose)
+    purpose = purpose_of(examine(argv).reading.config)
+    reading = read_ready(argv, purpose)
+    if purpose == "train" and (holder := lock_holder(Path(str(reading.config.run.output_dir)).expanduser() / LOCK)):
+        origin = reading.origins["output_dir"]
+        raise InputError(f"{origin.key}: {reading.config.run.output_dir} is in use by {holder}", where=origin.where,
+                         mend="wait for it to end, or choose another output_dir")
     sys.stdout.write("".join(f"note: {note}\n" for note in reading.notes) + summary(reading, purpose))
     return 0
+
+
+def lock_holder(lock: Path) -> str | None:
+    """The run that holds the lock, from the kernel's table of locks: to try the lock itself could keep a run out that starts now."""
+    table = Path("/proc/locks")
+    if not lock.is_file() or not table.is_file():
+        return None
+    inode = lock.stat().st_ino
+    if not any(fields[1:2] == ["FLOCK"] and fields[-3].endswith(f":{inode}") for fields in map(str.split, table.read_text().splitlines())):
+        return None
+    try:
+        said = json.loads(lock.read_text(encoding="utf-8"))
+        return f"process {said['pid']} on {said['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def purpose_of(run: RunConfig) -> Purpose:

@@ -34,11 +34,11 @@ def run(argv: Sequence[str]) -> int:
 def over_ranks(argv: Sequence[str], verb: str, work: Callable[[RunConfig, Ranks], None]) -> int:
     """Read the configuration and do `work` on each of the processes it asks for."""
     from tunewright.commands.chat import directories_as_models
-    from tunewright.dialects.read import read_config
+    from tunewright.commands.preflight import read_ready
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, in_ranked_world, launch_ranks, process_group, wanted_processes
 
-    config = read_config(directories_as_models(argv), purpose="predict" if verb == "predict" else "eval").resolve().config
+    config = read_ready(directories_as_models(argv), "predict" if verb == "predict" else "eval").config
     processes = wanted_processes(config.run.num_processes, use_cpu=config.run.use_cpu)
     if processes > 1 and not in_ranked_world():
         return launch_ranks([sys.executable, "-m", "tunewright", verb, *argv], processes)

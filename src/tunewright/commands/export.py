@@ -26,9 +26,9 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(USAGE)
         return 0 if argv else 2
     from tunewright.commands.chat import directories_as_models
-    from tunewright.dialects.read import read_config
+    from tunewright.commands.preflight import read_ready
 
-    reading = read_config(directories_as_models(spelled_out(argv)), purpose="export").resolve()
+    reading = read_ready(directories_as_models(spelled_out(argv)), "export")
     config = reading.config
     from tunewright.export.merge import export
     from tunewright.models.load import quiet_transformers

@@ -30,7 +30,7 @@ def _predict_and_report(config: RunConfig, ranks: Ranks) -> None:
     from tunewright.commands.eval import open_and_prepare
     from tunewright.errors import require
 
-    require(config.run.output_dir is not None, "output_dir: is not given", mend="give the directory for generated_predictions.jsonl")
+    require(config.run.output_dir is not None, "output_dir: not given", mend="give the directory for generated_predictions.jsonl")
     opened, prepared = open_and_prepare(config, ranks)
     predict_opened(opened, prepared, config, ranks)
 

@@ -2,52 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
 from tunewright.config.table import table
-from tunewright.dialects.read import Reading
+from tunewright.dialects.read import Reading, examine, in_order
 from tunewright.errors import ConfigError, InputError, Problem
 
-Inspection = Callable[[RunConfig], Iterable[Problem]]
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One look at files. `fields`: the settings it reads besides; it is left out where one of them is wrong itself."""
+
+    look: Callable[[RunConfig], Iterable[Problem]]
+    fields: tuple[str, ...]
 
 
-def require_ready(reading: Reading, purpose: Purpose) -> None:
-    """Raise ConfigError with every problem that the files of the run have."""
-    problems = preflight(reading, purpose)
+def read_ready(words: Sequence[str], purpose: Purpose) -> Reading:
+    """The resolved configuration, once it and all files that it names have been looked at.
+
+    Raises ConfigError with the problems of both, each pointing at the setting or at the file.
+    """
+    examined = examine(words, purpose=purpose)
+    problems = in_order([*examined.problems, *preflight(examined.reading, purpose, skip=examined.bad)])
     if problems:
         raise ConfigError(problems)
+    return examined.reading.resolve()
 
 
-def preflight(reading: Reading, purpose: Purpose) -> list[Problem]:
-    """Every problem of the files that the run names, each pointing at the setting that names them."""
-    inspections = _INSPECTIONS_OF_TRAINING if purpose == "train" else _INSPECTIONS
-    found = [problem for inspection in inspections for problem in inspection(reading.config)]
+def preflight(reading: Reading, purpose: Purpose, *, skip: Collection[str] = ()) -> list[Problem]:
+    """Every problem of the files that the run names; what would read a field of `skip` is left out."""
+    inspections = [one for one in _INSPECTIONS[purpose] if not set(skip) & set(one.fields)]
+    found = [problem for inspection in inspections for problem in inspection.look(reading.config)]
     return list(dict.fromkeys(_located(problem, reading) for problem in found))
 
 
 def model_files(run: RunConfig) -> list[Problem]:
-    """A local model directory: config.json, sizes, weights, paths that leave it."""
+    """A local model directory: config.json, sizes, weights, tokenizer, paths that leave it."""
     from tunewright.models.directory import check_directory, check_path_fields
+    from tunewright.models.unopened import check_family, check_tokenizer, require_gguf
 
+    directory = local_model(run)
+    if directory is None:
+        return []
+    if run.model.gguf_file:
+        return _caught("gguf_file", partial(require_gguf, directory, run.model.gguf_file))
+    checks = [check_directory, check_path_fields] if run.model.trust_remote_code else [
+        check_directory, check_path_fields, check_family, check_tokenizer]
+    return _first(_caught("model_name_or_path", partial(check, directory)) for check in checks)
+
+
+def local_model(run: RunConfig) -> Path | None:
+    """The model's directory if it is a local one and no adapter."""
     name = run.model.model_name_or_path or ""
     directory = Path(name).expanduser()
-    if name in ("", "demo") or not directory.is_dir() or (directory / "adapter_config.json").is_file() or run.model.gguf_file:
+    is_model = name not in ("", "demo") and directory.is_dir() and not (
+        (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file())
+    return directory if is_model else None
+
+
+def chat_template(run: RunConfig) -> list[Problem]:
+    """The template: there, small, text, jinja."""
+    from tunewright.data.template_unopened import check_template
+    from tunewright.models.unopened import own_template
+
+    directory, template = local_model(run), run.template.template
+    if run.run.stage == "pt" or (template == "auto" and (directory is None or run.model.gguf_file or not _has_tokenizer(directory))):
         return []
-    checks = (check_directory, check_path_fields)
-    return [problem for check in checks for problem in _caught("model_name_or_path", partial(check, directory))]
+    return _caught("template", lambda: check_template(template, own_template(directory) if directory is not None else None))
+
+
+def answering_template(run: RunConfig) -> list[Problem]:
+    """The same for commands that answer, where an adapter brings the template of its training."""
+    return [] if run.model.adapter_name_or_path and run.template.template == "auto" else chat_template(run)
 
 
 def adapter_files(run: RunConfig) -> list[Problem]:
-    """Local adapter directories: what they say, and their weights."""
+    """Local adapter directories: what they say, their weights, and whether they fit the model's."""
     from tunewright.adapters.directory import read_adapter
+    from tunewright.adapters.unopened import check_fits_files
+    from tunewright.models.unopened import tensor_shapes
 
     places = [Path(name).expanduser() / (run.model.adapter_folder or "") for name in run.model.adapter_name_or_path]
-    return [problem for place in places if place.is_dir() for problem in _caught("adapter_name_or_path", partial(read_adapter, place))]
+    places = [place for place in places if (place / "adapter_config.json").is_file()]
+    problems = [problem for place in places for problem in _caught("adapter_name_or_path", partial(read_adapter, place))]
+    directory = _weighed(run)
+    if problems or directory is None:
+        return problems
+    shapes, name = tensor_shapes(directory), f"the model {run.model.model_name_or_path}"
+    return [problem for place in places for problem in _caught(
+        "adapter_name_or_path", lambda place=place: check_fits_files(read_adapter(place), shapes, name))]  # type: ignore[misc]
+
+
+def tuned_modules(run: RunConfig) -> list[Problem]:
+    """The modules and layers that lora_target and its like name are in the model."""
+    from tunewright.adapters.unopened import names_that_match_nothing, too_many_layers
+    from tunewright.models.directory import read_config_json
+    from tunewright.models.unopened import tensor_shapes
+
+    directory = _weighed(run)
+    if directory is None or run.tuning.finetuning_type == "full":
+        return []
+    layers = read_config_json(directory).get("num_hidden_layers")
+    return [*names_that_match_nothing(run, tensor_shapes(directory)), *too_many_layers(run, layers)]
+
+
+def room(run: RunConfig) -> list[Problem]:
+    """Two checkpoints fit on the disk of output_dir, or one beside those that are there: the old one goes when the new one is complete."""
+    from tunewright.adapters.footprint import checkpoint_bytes
+    from tunewright.models.unopened import tensor_shapes
+
+    directory = _weighed(run)
+    if directory is None or not run.run.output_dir:
+        return []
+    at = Path(run.run.output_dir).expanduser().absolute()
+    there = next(place for place in (at, *at.parents) if place.exists())
+    count, words = (1, "one checkpoint more needs") if any(at.glob("checkpoint-*")) else (2, "two checkpoints need")
+    need, disk = count * checkpoint_bytes(run, tensor_shapes(directory)), shutil.disk_usage(there)
+    if need <= disk.free or disk.total == 0:  # some network file systems say 0 for everything
+        return []
+    return [Problem(f"output_dir: {words} about {need / 1e9:.1f} GB, {run.run.output_dir} has {disk.free / 1e9:.1f} GB left",
+                    mend="free some space, or name another directory")]
 
 
 def schedule_arguments(run: RunConfig) -> list[Problem]:
@@ -71,9 +151,44 @@ def data_files(run: RunConfig) -> list[Problem]:
     return probe(run)
 
 
-_INSPECTIONS: tuple[Inspection, ...] = (model_files, adapter_files)
-_INSPECTIONS_OF_TRAINING: tuple[Inspection, ...] = (
-    schedule_arguments, optimizer_arguments, model_files, adapter_files, data_files)
+_OF_MODELS = ("model_name_or_path", "gguf_file", "trust_remote_code")
+_MODEL = Inspection(model_files, _OF_MODELS)
+_TEMPLATE = Inspection(chat_template, (*_OF_MODELS, "template", "stage"))
+_ANSWERING = Inspection(answering_template, (*_OF_MODELS, "template", "stage"))
+_ADAPTERS = Inspection(adapter_files, (*_OF_MODELS, "adapter_name_or_path", "adapter_folder"))
+_DATA = Inspection(data_files, ("dataset", "eval_dataset", "dataset_dir", "stage", "max_samples", "max_dropped_fraction", "val_size"))
+_INSPECTIONS: Mapping[Purpose, tuple[Inspection, ...]] = {
+    "train": (
+        Inspection(schedule_arguments, ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "warmup_ratio")),
+        Inspection(optimizer_arguments, ("optim", "optim_args")),
+        _MODEL, _TEMPLATE, _ADAPTERS,
+        Inspection(tuned_modules, (*_OF_MODELS, "finetuning_type", "adapter_name_or_path", "create_new_adapter")),
+        Inspection(room, (*_OF_MODELS, "finetuning_type", "lora_target", "lora_rank", "output_dir", "optim", "pure_bf16")),
+        _DATA,
+    ),
+    "eval": (_MODEL, _ANSWERING, _ADAPTERS, _DATA), "predict": (_MODEL, _ANSWERING, _ADAPTERS, _DATA),
+    "chat": (_MODEL, _ANSWERING, _ADAPTERS), "export": (_MODEL, _ADAPTERS), "preview": (_TEMPLATE, _DATA),
+}
+
+
+def _weighed(run: RunConfig) -> Path | None:
+    """The directory of a local model whose weights files are sound."""
+    from tunewright.models.directory import check_directory
+
+    directory = local_model(run)
+    is_sound = directory is not None and not run.model.gguf_file and not _caught("", partial(check_directory, directory))
+    return directory if is_sound else None
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    from tunewright.models.unopened import TOKENIZER_FILES
+
+    return any((directory / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _first(several: Iterable[list[Problem]]) -> list[Problem]:
+    """The first that is not empty: a damaged file is reported once."""
+    return next((problems for problems in several if problems), [])
 
 
 def _caught(field: str, inspect: Callable[[], object]) -> list[Problem]:

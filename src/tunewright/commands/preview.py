@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunewright.errors import StorageError, UsageError
+from tunewright.errors import StorageError, UsageError, require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,10 +46,12 @@ def run(argv: list[str]) -> int:
     if not argv or not {"-h", "--help"}.isdisjoint(argv):
         sys.stdout.write(USAGE)
         return 0 if argv else 2
-    from tunewright.dialects.read import read_config
+    from tunewright.commands.preflight import read_ready
 
     wish, rest = parse(argv)
-    config = read_config(rest, purpose="preview").resolve().config
+    require(wish.html is None or wish.html.absolute().parent.is_dir(), f"--html: no folder {wish.html and wish.html.parent}",
+            mend="make it, or name a file elsewhere")
+    config = read_ready(rest, "preview").config
     examples, tokenizer = prepared_examples(config, wish.chosen_set)
     rows = chosen_rows(wish.rows, len(examples))
     if wish.html is not None:

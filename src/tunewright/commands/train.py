@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tunewright.config.run import RunConfig
+    from tunewright.data.pipeline import Prepared
+    from tunewright.data.templates import Renderer
     from tunewright.engine.metrics import Metrics
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
@@ -19,14 +23,20 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
+class Rows(NamedTuple):
+    """What is known before a model is opened: the rows of the run as tokens, and what made them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer | None
+    prepared: Prepared
+
+
 def run(argv: Sequence[str]) -> int:
     """Train as the files and overrides of `argv` say. Returns the exit code."""
-    from tunewright.commands.preflight import require_ready
-    from tunewright.dialects.read import read_config
+    from tunewright.commands.preflight import read_ready
     from tunewright.runtime import in_ranked_world, launch_ranks, wanted_processes
 
-    reading = read_config(argv, purpose="train").resolve()
-    require_ready(reading, "train")
+    reading = read_ready(argv, "train")
     processes = wanted_processes(reading.config.run.num_processes, use_cpu=reading.config.run.use_cpu)
     if processes > 1 and not in_ranked_world():
         return launch_ranks([sys.executable, "-m", "tunewright", "train", *argv], processes)
@@ -51,21 +61,23 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     if run.run.full_determinism:
         demand_determinism()
     output_dir = Path(str(run.run.output_dir)).expanduser()
-    with (stop_on_signals() as stop, process_group(ranks, timeout_s=run.parallel.ddp_timeout, backend=run.parallel.ddp_backend),
-          locked(output_dir) if ranks.is_main else nullcontext()):
+    with stop_on_signals() as stop, process_group(ranks, timeout_s=run.parallel.ddp_timeout, backend=run.parallel.ddp_backend):
         for note in notes:
             say(f"note: {note}")
-        return _train(run, ranks, stop, say)
+        rows = _read_rows(run, say)
+        with locked(output_dir) if ranks.is_main else nullcontext():
+            return _train(run, rows, ranks, stop, say)
 
 
-def _train(run: RunConfig, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
+def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
     from tunewright.adapters.coverage import coverage
     from tunewright.engine.cards import card_facts, write_card
     from tunewright.engine.resume import begin
     from tunewright.engine.training import execute, prepare
 
     start = begin(run, ranks, say)
-    parts = _open(run, start, say)
+    rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
+    parts = _open(run, rows, start)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     metrics = execute(prepare(parts, stop)) if run.run.do_train else {}
@@ -76,21 +88,26 @@ def _train(run: RunConfig, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics
     return metrics
 
 
-def _open(run: RunConfig, start: Start, say: Say) -> Parts:
-    """Tokenizer, template, data, model, and what of it trains."""
-    from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable, resume_source, save_trained
+def _read_rows(run: RunConfig, say: Say) -> Rows:
+    """Tokenizer, template and data: before the output directory is touched, so that bad rows leave it as it was."""
     from tunewright.data.pipeline import build
     from tunewright.data.templates import load_renderer
-    from tunewright.engine.training import Parts
-    from tunewright.kernels.plan import apply
-    from tunewright.models.load import check_vocabulary, load_model
     from tunewright.models.tokenizer import load_tokenizer
-    from tunewright.stages.load import load_stage
 
     tokenizer = load_tokenizer(run.model, run.tokenizer)
     renderer = None if run.run.stage == "pt" else load_renderer(run.template, tokenizer)
-    prepared = build(run, tokenizer, renderer, report=say)
-    prepared.audit.write(start.store.root / "data_audit.jsonl")
+    return Rows(tokenizer, renderer, build(run, tokenizer, renderer, report=say))
+
+
+def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
+    """The model and what of it trains, beside its rows."""
+    from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable, resume_source, save_trained
+    from tunewright.engine.training import Parts
+    from tunewright.kernels.plan import apply
+    from tunewright.models.load import check_vocabulary, load_model
+    from tunewright.stages.load import load_stage
+
+    tokenizer, renderer = rows.tokenizer, rows.renderer
     checkpoint = start.checkpoint.path if start.checkpoint else None
     base = load_model(resume_source(run, checkpoint), run.precision)
     check_vocabulary(tokenizer, base)
@@ -99,7 +116,7 @@ def _open(run: RunConfig, start: Start, say: Say) -> Parts:
     if run.precision.gradient_checkpointing:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
     template = None if renderer is None else renderer.source
-    return Parts(run, load_stage(run.run.stage), model, tokenizer, renderer, prepared, kernels, start,
+    return Parts(run, load_stage(run.run.stage), model, tokenizer, renderer, rows.prepared, kernels, start,
                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
 
 

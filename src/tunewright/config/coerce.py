@@ -11,6 +11,7 @@ from tunewright.config.literals import read_literal, read_mapping, show, split_c
 from tunewright.config.table import Row, nearest
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_QUOTED = re.compile(r"[“”„‘’«»]\S*[“”‘’«»]")
 _TRUTHS = {"true": True, "false": False}
 _NULLS = ("null", "none", "~")
 
@@ -34,6 +35,8 @@ def coerce(row: Row, raw: Any) -> Any:
         if row.nullable:
             return None
         raise BadValueError(f"null is not {row.words}", _allowed(row))
+    if isinstance(raw, str) and _QUOTED.fullmatch(raw):
+        raise BadValueError(f"{raw} stands in typographic quotes, which would be part of it", f"write {raw[1:-1]}")
     value = _READERS[row.base](row, raw)
     _check_choices(row, value)
     _check_range(row, value)

@@ -65,8 +65,10 @@ class SetAudit:
         if not dropped or (len(dropped) < self.rows and len(dropped) <= max_dropped_fraction * self.rows):
             return
         more = f" and {len(dropped) - _NAMED_ROWS} more" if len(dropped) > _NAMED_ROWS else ""
-        mend = "mend the rows" if len(dropped) == self.rows else (
-            f"mend the rows or raise max_dropped_fraction (now {max_dropped_fraction:g})")
+        is_cut = all("cutoff_len" in note.detail for note in dropped)
+        mend = "raise cutoff_len" if is_cut else "mend the rows"
+        if len(dropped) < self.rows:
+            mend += f" or raise max_dropped_fraction (now {max_dropped_fraction:g})"
         found = f"{_what(dropped)} in {len(dropped)} of {self.rows} rows"
         raise InputError(f"{found}: {_named(dropped[:_NAMED_ROWS])}{more}", where=self.name, mend=mend)
 

@@ -83,6 +83,9 @@ def _check_header(path: Path, header: list[str]) -> None:
     twice = [name for position, name in enumerate(header) if name in header[:position]]
     if twice:
         raise InputError(f"the column `{twice[0]}` is there twice", where=f"{path}:1")
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise InputError(f"the columns are separated by {word}, not by commas", where=f"{path}:1", mend="save the file with commas")
     if not all(name.strip() for name in header):
         raise InputError("a column has no name", where=f"{path}:1",
                          mend="the first line of a CSV file names its columns")

@@ -123,7 +123,12 @@ def _check_array_end(path: Path, text: str, end: int) -> None:
 def _line_value(path: Path, number: int, line: str) -> Any:
     text = line.rstrip("\r\n")
     begin = _skip(text, 0)
-    value, end = _decode(path, text, begin, number, first_line=number)
+    try:
+        value, end = _decode(path, text, begin, number, first_line=number)
+    except _CutShort as error:
+        if number == 1 and text[begin] == "[":
+            raise InputError(error.message, where=error.where, mend="a file that is one array ends in .json") from error
+        raise
     after = _skip(text, end)
     if after != len(text):
         raise _refusal(path, f"{number}:{after + 1}", "more text after the object; one object per line wanted")

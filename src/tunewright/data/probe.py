@@ -5,6 +5,7 @@ Files up to `WHOLE_BYTES` in all are read to the end; of larger ones the first r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -26,16 +27,31 @@ _ARROW_KINDS: Final = ("parquet", "arrow")
 
 
 def probe(run: RunConfig) -> list[Problem]:
-    """The first problem of each data set: missing or broken files, registry errors, missing columns, wrong types, no answers."""
+    """The first problem of each data set: missing or broken files, registry errors, missing columns, wrong types, no answers; and a
+    val_size that leaves nothing to train on."""
     data = run.data
-    problems = []
-    if data.val_size and data.eval_dataset:
-        problems.append(Problem("val_size and eval_dataset are both given", mend="keep one of them", rule="data"))
+    problems: list[Problem] = []
     budget = _Budget(WHOLE_BYTES)
+    usable: list[int | None] = []
     for key, specs in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
         for spec in specs:
-            problems += _probe_set(spec, key, run, budget)
-    return problems
+            try:
+                counted = _probe_set(spec, key, run, budget)
+                usable += [counted] if key == "dataset" else []
+            except (InputError, StorageError) as error:
+                problems.append(Problem(error.message, error.where, error.mend, rule="data"))
+    return problems or _held_out_whole(data.val_size, usable)
+
+
+def _held_out_whole(val_size: float, usable: list[int | None]) -> list[Problem]:
+    """What `split_rows` would refuse, where the rows of all sets were counted."""
+    counts = [count for count in usable if count is not None]
+    total = sum(counts)
+    if not val_size or not counts or len(counts) < len(usable):
+        return []
+    held_out = math.ceil(total * val_size) if val_size < 1 else int(val_size)
+    return [] if held_out < total else [Problem(
+        f"val_size: {val_size:g} holds out {held_out} of {total} rows and leaves none to train on", mend="make it smaller", rule="data")]
 
 
 class _Budget:
@@ -53,30 +69,30 @@ class _Budget:
         return True
 
 
-def _probe_set(spec: str | Mapping[str, Any], key: str, run: RunConfig, budget: _Budget) -> list[Problem]:
-    try:
-        source = locate(spec, Path(run.data.dataset_dir), key=key)
-        if source.files[0].kind in _ARROW_KINDS:
-            for file in source.files:
-                next(read_head(file, _HEAD_BYTES), None)
-        elif budget.allows(source):
-            _check_all(settle(source, run.run.stage), run)
-        else:
-            settled = settle(source, run.run.stage)
-            for file in source.files:
-                _check_head(file, settled)
-    except (InputError, StorageError) as error:
-        return [Problem(error.message, error.where, error.mend, rule="data")]
-    return []
+def _probe_set(spec: str | Mapping[str, Any], key: str, run: RunConfig, budget: _Budget) -> int | None:
+    """The number of usable rows, or None if not all were read. Raises InputError or StorageError for what is wrong."""
+    source = locate(spec, Path(run.data.dataset_dir), key=key)
+    if source.files[0].kind in _ARROW_KINDS:
+        for file in source.files:
+            next(read_head(file, _HEAD_BYTES), None)
+        return None
+    whole = budget.allows(source)
+    settled = settle(source, run.run.stage)
+    if whole:
+        return _check_all(settled, run)
+    for file in source.files:
+        _check_head(file, settled)
+    return None
 
 
-def _check_all(settled: Settled, run: RunConfig) -> None:
-    """Convert every row that the run would use, and judge how many are left out."""
+def _check_all(settled: Settled, run: RunConfig) -> int | None:
+    """Convert every row that the run would use, and judge how many are left out; the number left, None if rows are drawn."""
     limit = run.data.max_samples if settled.source.num_samples is None else None
     found = list(islice(outcomes(settled), limit))
     notes = [Note(origin, "dropped", outcome.reason, outcome.detail) for origin, outcome in found
              if isinstance(outcome, Refusal)]
     SetAudit(settled.source.name, len(found), tuple(notes)).check(run.data.max_dropped_fraction)
+    return len(found) - len(notes) if settled.source.num_samples is None else None
 
 
 def _check_head(file: DataFile, settled: Settled) -> None:

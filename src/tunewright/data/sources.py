@@ -22,6 +22,7 @@ from tunewright.data.formats.layout import OPTIONAL_COLUMNS, Layout
 from tunewright.data.formats.layout import layout as make_layout
 from tunewright.data.json_rows import Row
 from tunewright.data.records import Origin
+from tunewright.data.text_files import refuse_compressed
 from tunewright.errors import InputError
 
 
@@ -143,14 +144,14 @@ def _absent_column(name: str, key: str, column: str, last: Row) -> InputError:
 
 def _source(name: str, entry: Entry, paths: list[Path] | None, where: str) -> Source:
     if paths is None:
-        raise InputError(f"file_name: `{entry.file_name}` does not exist", where=where)
+        raise _misnamed(f"file_name: `{entry.file_name}` does not exist", where, "give the path of a file or folder")
     return Source(name, _data_files(paths, where), entry.layout, entry.num_samples)
 
 
 def _existing(name: str, folders: tuple[Path, ...]) -> list[Path] | None:
     """The paths that `name` stands for in the first of `folders` that has any."""
     for folder in folders:
-        path = folder / name
+        path = folder / Path(name).expanduser()
         if path.is_dir():
             return _folder_files(path)
         if path.exists():
@@ -176,12 +177,17 @@ def _data_files(paths: list[Path], where: str) -> tuple[DataFile, ...]:
     families = {FAMILY.get(file.kind, file.kind): file.path.name for file in files}
     if len(families) > 1:
         names = ", ".join(f"`{name}`" for name in families.values())
-        raise InputError(f"files of different types in one data set: {names}", where=where,
-                         mend="name the files as data sets of their own")
+        raise _misnamed(f"files of different types in one data set: {names}", where, "name the files as data sets of their own")
     return files
 
 
+def _misnamed(what: str, where: str, mend: str) -> InputError:
+    """The error at a place in the registry, or about a setting, whose own place is found by its name before the colon."""
+    return InputError(f"{where}: {what}", mend=mend) if where in ("dataset", "eval_dataset") else InputError(what, where=where, mend=mend)
+
+
 def _kind(path: Path) -> str:
+    refuse_compressed(path)
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"unknown type `{path.suffix or path.name}`", where=str(path),

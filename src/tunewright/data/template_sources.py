@@ -40,7 +40,7 @@ def find_source(template: str, tokenizer: PreTrainedTokenizerBase) -> TemplateSo
     if template.lower() == "auto":
         return _checked(_of_tokenizer(tokenizer))
     if template.endswith(_FILE_ENDINGS) or "/" in template:
-        return _checked(_of_file(Path(template)))
+        return _checked(file_source(Path(template).expanduser()))
     return bundled_source(template)
 
 
@@ -78,7 +78,8 @@ def _of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TemplateSource:
     return TemplateSource("the tokenizer's chat template", own)
 
 
-def _of_file(path: Path) -> TemplateSource:
+def file_source(path: Path) -> TemplateSource:
+    """The text of a jinja file, up to a little more than is allowed. Raises `InputError` if it cannot be read or is not UTF-8."""
     try:
         with path.open("rb") as file:
             return TemplateSource(str(path), file.read(MAX_TEMPLATE_BYTES + 1).decode("utf-8"))

@@ -9,6 +9,8 @@ from typing import BinaryIO
 from tunewright.errors import InputError, StorageError
 
 BOM = b"\xef\xbb\xbf"
+COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd", b"PK\x03\x04": "unzip"}
+"""First bytes of compressed files -> the program that unpacks them."""
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
@@ -69,6 +71,15 @@ def refuse_utf16(path: Path, head: bytes) -> None:
         raise InputError(
             "the text is UTF-16, UTF-8 wanted", where=str(path),
             mend=f"convert it: iconv -f UTF-16 -t UTF-8 {path} > new file")
+
+
+def refuse_compressed(path: Path) -> None:
+    """Raise `InputError` if the file begins as compressed ones do."""
+    with _opened(path) as file:
+        head = file.read(6)
+    for magic, program in COMPRESSED.items():
+        if head.startswith(magic):
+            raise InputError("the file is compressed", where=str(path), mend=f"unpack it first: {program} {path}")
 
 
 def _opened(path: Path) -> BinaryIO:

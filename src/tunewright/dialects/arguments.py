@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunewright.config.param import DIALECTS
 from tunewright.config.table import group_types, names_in
@@ -50,8 +51,23 @@ def _is_key(text: str) -> bool:
     return all(part.replace("-", "_").isidentifier() for part in text.split("."))
 
 
+def refuse_bare_names(files: Sequence[str]) -> None:
+    """Raise UsageError for a parameter's name where a file is wanted: `lora_rank 4` or `lora_rank = 4` for `lora_rank=4`."""
+    for position, word in enumerate(files):
+        if _name(word)[0] in _known_names() and not Path(word).exists():
+            value = next((one for one in files[position + 1:] if one != "="), "VALUE")
+            raise UsageError(f"{word}: a setting without a value", where=WHERE, mend=f"write {word}={value}")
+
+
+def _known_names() -> frozenset[str]:
+    return frozenset(name for dialect in ("native", *DIALECTS) for name in names_in(dialect))
+
+
 def _option(word: str, rest: list[str]) -> Written:
     key, sign, value = word.partition("=")
+    if _name(key)[0] in ("config", "config_file", "config_path"):
+        file = value or next(iter(rest), "FILE")
+        raise UsageError(f"{key}: a configuration is a word of its own, not an option", where=WHERE, mend=f"write {file} without {key}")
     if sign:
         return _written(key, value)
     name = _name(key)[0]

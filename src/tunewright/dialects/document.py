@@ -14,6 +14,7 @@ from tunewright.dialects.limits import KeyPath
 from tunewright.errors import refuse
 
 MAX_BYTES: Final = 2**22
+_DATA_ENDINGS: Final = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ def read_document(path: str) -> Document:
 
         values, lines = yaml_file.parse(text, path)
     if not isinstance(values, dict):
-        refuse("the file holds no settings" if values is None else "the file is not a mapping of keys to values", where=path,
-               mend="write one `key: value` on each line")
+        refuse("the file holds no settings" if values is None else "the file is not a mapping of keys to values",
+               where=f"{path}:1" if isinstance(values, str) else path, mend="write one `key: value` on each line")
     return Document(path, values, lines)
 
 
@@ -54,6 +55,8 @@ def _read_text(path: str) -> str:
         refuse("is a directory, not a configuration file", where=path, mend="name a YAML or JSON file")
     if not file.exists():
         refuse("no such file", where=path, mend=_other_files(file))
+    if file.suffix.lower() in _DATA_ENDINGS:
+        refuse("holds rows, not settings", where=path, mend=f"to train on it, write dataset={path}")
     if file.stat().st_size > MAX_BYTES:
         refuse(f"is {file.stat().st_size} bytes long, too long for a configuration", where=path,
                mend="name a YAML or JSON file with settings, not with data")
@@ -69,6 +72,7 @@ def _other_files(file: Path) -> str:
     from tunewright.config.table import nearest
 
     beside = file.parent if file.parent.is_dir() else Path()
-    names = [one.name for one in sorted(beside.iterdir())[:1000] if one.suffix in (".yaml", ".yml", ".json")]
+    names = [one.name for one in sorted(beside.iterdir())[:1000] if one.suffix in (".yaml", ".yml", ".json") or (
+        not file.suffix and one.is_dir())]
     close = nearest(file.name, names, 1)
     return f"did you mean {beside / close[0]}?" if close else "give the path of a YAML or JSON file, or key=value settings"

@@ -14,7 +14,7 @@ from tunewright.config.origin import Origin
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
 from tunewright.config.table import build, defaults, group_types, table
-from tunewright.dialects.arguments import parse_arguments
+from tunewright.dialects.arguments import parse_arguments, refuse_bare_names
 from tunewright.dialects.choose import Choice, choose
 from tunewright.dialects.dialect import Dialect, Written
 from tunewright.dialects.document import Document, read_document
@@ -43,6 +43,15 @@ class Reading:
         return replace(self, config=config, origins=MappingProxyType(origins))
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What could be read, and everything wrong with it. `bad`: the fields whose value is not what was written."""
+
+    reading: Reading
+    problems: tuple[Problem, ...]
+    bad: frozenset[str]
+
+
 def read_config(
     paths_and_args: Sequence[str], *, dialect: str | None = None, purpose: Purpose | None = None,
 ) -> Reading:
@@ -52,17 +61,29 @@ def read_config(
     that purpose needs is checked too, including the files it names. Raises ConfigError with all problems, each
     `file:line: key: what; mend`; syntax errors, which leave nothing to check, are raised as InputError at once.
     """
+    examined = examine(paths_and_args, dialect=dialect, purpose=purpose)
+    if examined.problems:
+        raise ConfigError(list(examined.problems))
+    return examined.reading
+
+
+def examine(paths_and_args: Sequence[str], *, dialect: str | None = None, purpose: Purpose | None = None) -> Examined:
+    """The same without raising for wrong settings: so that what they name can be examined too, and all be reported together.
+
+    A setting that cannot be understood has its default in the reading. Syntax errors are raised.
+    """
     arguments = parse_arguments(paths_and_args)
+    refuse_bare_names(arguments.files)
     documents = [read_document(path) for path in arguments.files]
     in_files = [one for document in documents for one in written_in(document)]
     choice = choose(in_files, arguments.written, dialect or arguments.dialect)
     in_files = [one for one in in_files if one.name != "dialect"]
-    return _reading(in_files, arguments.written, choice, Context({}, purpose, arguments.files[0] if arguments.files else None))
+    return _examined(in_files, arguments.written, choice, Context({}, purpose, arguments.files[0] if arguments.files else None))
 
 
-def _reading(
+def _examined(
     in_files: list[Written], in_arguments: Sequence[Written], choice: Choice, context: Context,
-) -> Reading:
+) -> Examined:
     problems = list(choice.problems)
     merged = _merge(in_files, in_arguments, problems)
     structure = choice.dialect.restructure(merged)
@@ -72,10 +93,9 @@ def _reading(
     origins = _origins(choice.dialect, found)
     findings = checks.findings(config, replace(context, origins=origins), skip=found.bad)
     problems += [finding.problem for finding in findings if finding.is_error]
-    if problems:
-        raise ConfigError(_in_order(problems))
     notes = (*choice.notes, *structure.notes, *found.notes, *(one.problem.line() for one in findings if not one.is_error))
-    return Reading(config, MappingProxyType(origins), choice.dialect.name, notes)
+    reading = Reading(config, MappingProxyType(origins), choice.dialect.name, notes)
+    return Examined(reading, tuple(in_order(problems)), frozenset(found.bad))
 
 
 def written_in(document: Document) -> list[Written]:
@@ -119,8 +139,8 @@ def _origins(dialect: Dialect, found: Interpretation) -> dict[str, Origin]:
     return origins
 
 
-def _in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """By file and line, then those of the command line, then those of the whole."""
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Without repetitions, by file and line, then those of the command line, then those of the whole."""
 
     def place(problem: Problem) -> tuple[int, str, int]:
         file, _, line = (problem.where or "").rpartition(":")

@@ -120,14 +120,16 @@ def _choose(run: RunConfig, ranks: Ranks, report: Report) -> dict[str, Any]:
     root = _root(run)
     wanted = run.run.resume_from_checkpoint or "none"
     known = _run_id(root)
-    if run.run.overwrite_output_dir:
+    named_here = _named_here(wanted, root)
+    if run.run.overwrite_output_dir and named_here is None:
         _set_aside(root, known, ranks, report)
         known = None
-    store = CheckpointStore(root, known or secrets.token_hex(8), ranks)
+    store = CheckpointStore(root, known or named_here or secrets.token_hex(8), ranks)
     store.recover()
     if wanted in ("none", "auto"):
         _demand_own(store, known, wanted)
     chosen = _wanted(wanted, store, report)
+    _demand_one_line(store, chosen)
     if known is None:
         write_json(root / RUN_FILE, _run_facts(run, store.run_id))
     if chosen is not None:
@@ -143,6 +145,21 @@ def _demand_own(store: CheckpointStore, known: str | None, wanted: str) -> None:
     if wanted == "none" and (store.committed() or store.unreadable()):
         raise InputError(f"output_dir {store.root} holds the checkpoints of another run",
                          mend="resume_from_checkpoint=auto goes on with it; overwrite_output_dir=true sets it aside")
+
+
+def _named_here(wanted: str, root: Path) -> str | None:
+    """The run of the checkpoint that resume_from_checkpoint names, if it is one of `root`: to go on from it says more than
+    overwrite_output_dir, which many configurations carry, and tells the run's id where the record is lost."""
+    path = Path(wanted).expanduser()
+    checkpoint = read_checkpoint(path) if wanted not in ("none", "auto") and path.resolve().parent == root.resolve() else None
+    return None if checkpoint is None else str(checkpoint.manifest["run_id"])
+
+
+def _demand_one_line(store: CheckpointStore, chosen: Checkpoint | None) -> None:
+    """Refuse to go on from another run's checkpoint among the checkpoints of this one."""
+    if chosen is not None and chosen.manifest["run_id"] != store.run_id and store.committed():
+        raise InputError(f"resume_from_checkpoint: {chosen.path} is of another run than the one in output_dir {store.root}",
+                         mend="choose another output_dir, or overwrite_output_dir=true, which sets the run there aside")
 
 
 def other_runs(root: Path) -> list[Path]:

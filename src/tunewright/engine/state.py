@@ -37,8 +37,10 @@ class TrainState:
 
     @classmethod
     def from_json(cls, text: str) -> TrainState:
-        """Raises ValueError if the text lacks a field or has one too many."""
+        """Raises ValueError if the text is no object, lacks a field or has one too many."""
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"the training state is {type(values).__name__} instead of an object")
         expected = {one.name for one in fields(cls)}
         if set(values) != expected:
             raise ValueError(f"the training state has other fields: {', '.join(sorted(set(values) ^ expected))}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tunewright.engine.memory import memory_told
 from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def accumulate(machinery: Machinery, window: Window, count: float) -> float:
     for number, host_batch in enumerate(window.batches, start=1):
         batch = machinery.stage.prepare(machinery.models, host_batch.to(machinery.accelerator.device))
         last = number == len(window.batches)
-        with contextlib.nullcontext() if last else machinery.accelerator.no_sync(policy):
+        with memory_told(host_batch), contextlib.nullcontext() if last else machinery.accelerator.no_sync(policy):
             with machinery.accelerator.autocast():
                 loss = machinery.stage.loss(machinery.models, batch)
             machinery.accelerator.backward(loss.sum * (machinery.ranks.world_size / count))

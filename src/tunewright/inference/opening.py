@@ -12,7 +12,8 @@ from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.models.load import check_vocabulary, load_model
-from tunewright.models.tokenizer import TOKENIZER_FILES, load_tokenizer
+from tunewright.models.tokenizer import load_tokenizer
+from tunewright.models.unopened import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     import torch

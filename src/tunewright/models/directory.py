@@ -168,6 +168,8 @@ def read_tensor_header(file: Path) -> dict[str, dict[str, Any]]:
     with file.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if start == b"version ":
+            refuse(f"{file} is a Git LFS pointer, not the weights", mend="run: git lfs pull")
         if length < 2 or 8 + length > have:
             refuse(f"weights file truncated or not safetensors: {file}: its header needs {8 + length} bytes, it has {have}",
                    mend="fetch the file again")

@@ -38,7 +38,7 @@ def load_model(
     if model.gguf_file:
         loaded = _load_gguf(directory, model.gguf_file, attention, dtype)
     elif model.trust_remote_code:
-        loaded = _load_trusted(directory, attention, dtype)
+        loaded = _load_trusted(directory, model, attention, dtype)
     else:
         loaded = _open(directory, build_config(directory), attention, dtype)
     _remember_name(loaded, model, directory)
@@ -80,9 +80,14 @@ def reload_weights(model: PreTrainedModel, directory: Path) -> None:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raise `InputError` if the tokenizer can make an id that has no row in the embedding."""
+    """Raise `InputError` if the tokenizer can make an id that has no row in the embedding.
+
+    Special tokens that it adds beyond its vocabulary are let pass, as in `unopened.check_tokenizer`.
+    """
     rows = model.get_input_embeddings().num_embeddings
-    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ordinary = (entry for entry in tokenizer.get_vocab().items() if entry[1] not in special)
+    token, highest = max(ordinary, key=lambda entry: entry[1], default=("", 0))
     require(highest < rows, f"the tokenizer makes ids up to {highest} ({token!r}), but the model has {rows} embedding rows",
             where=tokenizer.name_or_path or None, mend="use the tokenizer that belongs to the model")
 
@@ -109,13 +114,13 @@ def _open(directory: Path, config: PretrainedConfig, attention: str | None, dtyp
     return loaded
 
 
-def _load_trusted(directory: Path, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+def _load_trusted(directory: Path, model: ModelConfig, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
     """The same with the repository's own Python code, which the person at the command line has allowed."""
     from transformers import AutoModelForCausalLM
 
     check_directory(directory)
     loaded, report = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, attn_implementation=attention, trust_remote_code=True, local_files_only=True,
+        directory, dtype=dtype, attn_implementation=attention, trust_remote_code=model.trust_remote_code, local_files_only=True,
         use_safetensors=True, output_loading_info=True)
     _require_complete(report["missing_keys"], directory)
     return loaded

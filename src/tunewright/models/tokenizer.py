@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.errors import refuse, require
 from tunewright.models.directory import check_path_fields, find_model
+from tunewright.models.unopened import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
 def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrainedTokenizerBase:

@@ -69,12 +69,13 @@ def _adapter_problem(adapter: str, folder: str | None) -> str | None:
 
 def resume_not_found(case: Case) -> str | None:
     place = case.run.run.resume_from_checkpoint
-    if place is None or place in ("auto", "none") or Path(place).expanduser().is_dir():
+    if place is None or place in ("auto", "none") or (Path(place).expanduser() / "manifest.json").is_file():
         return None
+    is_there = Path(place).expanduser().exists()
     output = Path(case.run.run.output_dir or ".").expanduser()
     kept = sorted((one.name for one in output.glob("checkpoint-*")), key=lambda name: (len(name), name))
     have = f"{output} has {', '.join(kept[-3:])}" if kept else f"{output} has no checkpoint"
-    return f"path not found: {place}; {have}"
+    return f"{place} is not a checkpoint: it has no manifest.json; {have}" if is_there else f"path not found: {place}; {have}"
 
 
 def template_not_found(case: Case) -> str | None:
