@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from tunewright.assets.demo.generate import heldout_rows
 from tunewright.commands import demo as command
-from tunewright.commands.demo import Folder, Report
+from tunewright.commands.demo import Folder
 from tunewright.dialects.read import read_config
 from tunewright.errors import InputError
 
@@ -19,13 +18,18 @@ KEYS = ["exact_match_before", "exact_match_after", "train_minutes", "tokens_per_
 
 
 @pytest.mark.parametrize(("answer", "right"), [
+    ("name: Ada\nitem: red kites\nquantity: 3\ncity: Turin", True),
+    ("city:   Turin\nquantity: 3\n\nitem: red kites\nname: 'Ada'\n", True),
     ('{"name": "Ada", "item": "red kites", "quantity": 3, "city": "Turin"}', True),
-    ('{"city":"Turin","quantity":3,\n "item":"red kites","name":"Ada"}', True),
-    ('{"name": "Ada", "item": "red kites", "quantity": "3", "city": "Turin"}', False),
-    ('{"name": "ada", "item": "red kites", "quantity": 3, "city": "Turin"}', False),
-    ('{"name": "Ada", "item": "red kites", "quantity": 3}', False),
-    ('{"name": "Ada", "item": "red kites", "quantity": 3, "city": "Turin", "note": ""}', False),
-    ('Here it is: {"name": "Ada", "item": "red kites", "quantity": 3, "city": "Turin"}', False),
+    ("name: Ada\nitem: red kites\nquantity: '3'\ncity: Turin", False),
+    ("name: ada\nitem: red kites\nquantity: 3\ncity: Turin", False),
+    ("name: Ada\nitem: red kites\nquantity: three\ncity: Turin", False),
+    ("name: Ada\nitem: red kites\nquantity: 3", False),
+    ("name: Ada\nitem: red kites\nquantity: 3\ncity: Turin\nnote: fragile", False),
+    ("Here it is:\nname: Ada\nitem: red kites\nquantity: 3\ncity: Turin", False),
+    ("```yaml\nname: Ada\nitem: red kites\nquantity: 3\ncity: Turin\n```", False),
+    ("name: Ada: red kites", False),
+    ("2026-13-45", False),
     ("", False),
     ("null", False),
 ])
@@ -35,7 +39,7 @@ def test_what_counts_as_right(answer: str, right: bool) -> None:
 
 
 def test_exact_match_is_the_share_of_right_answers() -> None:
-    answers = [ROWS[0].answer, "", ROWS[2].answer, ROWS[3].answer.replace("{", "[")]
+    answers = [ROWS[0].answer, "", ROWS[2].answer, ROWS[3].answer.replace(":", " is")]
     assert command.exact_match(answers, ROWS) == 0.5
 
 
@@ -101,23 +105,5 @@ def test_answers_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_long_answers_are_shown_on_one_line() -> None:
-    assert command.on_one_line("a\n  b") == "a b"
+    assert command.on_one_line("a  b\n\n  c\n") == "a b | c"
     assert command.on_one_line("x" * 200, 10) == "xxxxxxx..."
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_the_demo_on_the_real_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the README promises, on this machine: below 10 % before, 90 % or more after; a second run does nothing again."""
-    assert command.run(["--output", str(tmp_path / "demo")]) == 0
-    said = capsys.readouterr().out
-    report = json.loads((tmp_path / "demo" / "report.json").read_text())
-    assert list(report) == KEYS
-    assert report["exact_match_before"] < 0.10
-    assert report["exact_match_after"] >= 0.90
-    assert report["train_minutes"] > 0 and report["tokens_per_second"] > 0 and 1 < report["peak_memory_gb"] < 24
-    assert f"{report['exact_match_before']:.0%} before, {report['exact_match_after']:.0%} after" in said
-    assert command.run(["--output", str(tmp_path / "demo")]) == 0
-    again = capsys.readouterr().out
-    assert again.count("kept from an earlier run") == 2 and "training: finished in an earlier run" in again
-    assert Report(**json.loads((tmp_path / "demo" / "report.json").read_text())) == Report(**report)

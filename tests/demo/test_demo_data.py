@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import string
+from collections import Counter
 from itertools import combinations
 
 import pytest
+import yaml
 
 from tunewright.assets.demo.facts import HELDOUT, INSTRUCTION, NUMBER_WORDS, TRAIN, Facts
 from tunewright.assets.demo.generate import Row, heldout_rows, make_rows, to_jsonl, training_rows
@@ -33,6 +35,12 @@ def test_no_word_of_a_value_is_on_both_sides(field: str) -> None:
     """Oracle: set intersection, word by word; `Keller` as a name in one list may not be a city in the other either."""
     everywhere = set().union(*(words(TRAIN, other) for other in VALUES))
     assert words(HELDOUT, field) & everywhere == set()
+
+
+def test_no_held_out_value_stands_in_a_training_sentence() -> None:
+    """Nor in its phrasing: oracle, the words of the sentences that the demo trains on."""
+    seen = {word for row in training_rows(TRAINING_ROWS, DATA_SEED) for word in re.findall(r"[\w-]+", row.sentence.lower())}
+    assert set().union(*(words(HELDOUT, field) for field in VALUES)) & seen == set()
 
 
 def test_no_phrasing_is_on_both_sides_even_with_other_case_or_punctuation() -> None:
@@ -62,6 +70,17 @@ def test_generated_rows_share_no_value_and_no_phrasing() -> None:
     assert not any(one.sentence == other.sentence for one, other in combinations(train, 2))
 
 
+def test_every_entry_is_dealt_as_often_as_the_next() -> None:
+    """Counted by hand: 17 rows from 5 cities and 3 patterns hold each city 3 or 4 times and each pattern 5 or 6 times."""
+    cities = ("Oslo", "Lima", "Bonn", "Quito", "Turin")
+    facts = Facts(("Ada",), ("Lovelace",), ("red", "blue"), ("kites",), cities,
+                  tuple(f"{place}: {{name}}, {{quantity}} {{item}}, {{city}}" for place in "abc"))
+    rows = make_rows(facts, 17, 2)
+    counts = Counter(str(row.record["city"]) for row in rows)
+    assert set(counts) == set(cities) and set(counts.values()) <= {3, 4}
+    assert set(Counter(row.pattern for row in rows).values()) <= {5, 6}
+
+
 def test_rows_are_a_function_of_the_seed() -> None:
     assert training_rows(30, 5) == training_rows(30, 5)
     assert training_rows(30, 5) != training_rows(30, 6)
@@ -84,7 +103,9 @@ def test_a_row_by_hand() -> None:
 
 
 def test_the_record_is_stated_by_the_sentence() -> None:
-    for row in (*training_rows(200, 3), *heldout_rows(100, 3)):
+    """And the answer is that record: read by PyYAML, not by us."""
+    for row in (*training_rows(800, 3), *heldout_rows(100, 3)):
+        assert yaml.safe_load(row.answer) == row.record
         quantity = int(row.record["quantity"])
         assert all(str(row.record[key]).lower() in row.sentence.lower() for key in ("name", "item", "city"))
         assert re.search(rf"\b({quantity}|{NUMBER_WORDS.get(quantity, quantity)})\b", row.sentence, re.IGNORECASE)
@@ -97,4 +118,4 @@ def test_jsonl_is_messages_with_the_instruction() -> None:
     assert json.loads(to_jsonl([row])) == {"messages": [
         {"role": "system", "content": INSTRUCTION},
         {"role": "user", "content": "Oslo: Ada wants two kites."},
-        {"role": "assistant", "content": '{"name": "Ada", "item": "kites", "quantity": 2, "city": "Oslo"}'}]}
+        {"role": "assistant", "content": "name: Ada\nitem: kites\nquantity: 2\ncity: Oslo"}]}

@@ -65,6 +65,13 @@ def command_line(settings: Mapping[str, Any]) -> int:
     return main(["train", *(f"{name}={_text(value)}" for name, value in settings.items())])
 
 
+def train_at_home(settings: Mapping[str, Any], home: str) -> int:
+    """Train with `home` as the user's home directory and working directory."""
+    os.environ["HOME"] = home
+    os.chdir(home)
+    return train(settings)
+
+
 def train_to_a_number_that_is_not_finite(settings: Mapping[str, Any], step: int, value: str, where: str) -> int:
     """Train with the loss, or one gradient, of a step replaced by `value` (nan, inf)."""
     from tunewright.engine import loop

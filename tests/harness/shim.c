@@ -64,6 +64,13 @@ static int operation(const char *what, const char *path) {
     return mode == TEAR && number == target;
 }
 
+/* A write is journaled as `write <path> <bytes>`. */
+static int writes(const char *path, size_t size) {
+    char both[PATH_MAX + 32];
+    snprintf(both, sizeof both, "%s %zu", path, size);
+    return operation("write", both);
+}
+
 #define REAL(result, name, ...) \
     static result (*real)(__VA_ARGS__); \
     if (!real) real = (result (*)(__VA_ARGS__))dlsym(RTLD_NEXT, name);
@@ -83,17 +90,18 @@ int openat64(int fd, const char *path, int flags, ...) { REAL(int, "openat64", i
 ssize_t write(int fd, const void *data, size_t size) { REAL(ssize_t, "write", int, const void *, size_t) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) {
         if (mode == FULL) { if (room <= 0) { errno = ENOSPC; return -1; } if ((long)size > room) size = room; room -= size; }
-        if (operation("write", p)) { real(fd, data, size / 2); kill(getpid(), SIGKILL); } }
+        if (writes(p, size)) { real(fd, data, size / 2); kill(getpid(), SIGKILL); } }
     return real(fd, data, size); }
 ssize_t writev(int fd, const struct iovec *parts, int count) { REAL(ssize_t, "writev", int, const struct iovec *, int) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) {
         if (mode == FULL) { size_t size = 0; for (int i = 0; i < count; i++) size += parts[i].iov_len;
                             if ((long)size > room) { errno = ENOSPC; return -1; } room -= size; }
-        if (operation("write", p)) kill(getpid(), SIGKILL); }
+        size_t all = 0; for (int i = 0; i < count; i++) all += parts[i].iov_len;
+        if (writes(p, all)) kill(getpid(), SIGKILL); }
     return real(fd, parts, count); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) { if (full()) return -1; if (mode == FULL) room -= size;
-        if (operation("write", p)) { real(fd, data, size / 2, at); kill(getpid(), SIGKILL); } }
+        if (writes(p, size)) { real(fd, data, size / 2, at); kill(getpid(), SIGKILL); } }
     return real(fd, data, size, at); }
 int ftruncate64(int fd, off64_t size) { REAL(int, "ftruncate64", int, off64_t) char p[PATH_MAX];
     if (fd_below(fd, p)) operation("truncate", p); return real(fd, size); }

@@ -94,13 +94,16 @@ def test_the_commands_on_the_model_work_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_make_demo_learns_and_its_next_commands_work() -> None:
     """`make demo` itself: below 10 % before, 90 % or more after, at most 4 minutes of training; then the three commands that it names,
-    a training among them for two steps only."""
+    a training among them for two steps only. Made again, it finds everything done."""
     done = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report = json.loads((ROOT / "runs" / "demo" / "report.json").read_text(encoding="utf-8"))
     assert report["exact_match_before"] < 0.1
     assert report["exact_match_after"] >= 0.9
     assert report["train_minutes"] <= 4 * slowness()
+    again = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert again.stdout.count("kept from an earlier run") == 2 and "training: finished in an earlier run" in again.stdout
+    assert json.loads((ROOT / "runs" / "demo" / "report.json").read_text(encoding="utf-8")) == report
     following = re.findall(r"^\s*\$?\s*((?:\.venv/bin/)?tunewright .*)$", done.stdout, re.MULTILINE)[-3:]
     assert len(following) == 3, done.stdout[-3000:]
     for command in following:

@@ -76,7 +76,8 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say
     from tunewright.engine.training import execute, prepare
 
     start = begin(run, ranks, say)
-    rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
+    if ranks.is_main:
+        rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
     parts = _open(run, rows, start)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)

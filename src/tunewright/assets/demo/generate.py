@@ -1,11 +1,11 @@
-"""Makes the demo's data: sentences about orders and the JSON record that each of them states."""
+"""Makes the demo's data: sentences about orders and the YAML record that each of them states."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 from tunewright.assets.demo.facts import HELDOUT, INSTRUCTION, NUMBER_WORDS, TRAIN, Facts
 
@@ -23,8 +23,8 @@ class Row:
 
     @property
     def answer(self) -> str:
-        """The record as one line of JSON, keys in the order of the instruction."""
-        return json.dumps(self.record, ensure_ascii=False)
+        """The record as YAML, a line for each key, in the order of the instruction."""
+        return "\n".join(f"{key}: {value}" for key, value in self.record.items())
 
     def messages(self) -> dict[str, list[dict[str, str]]]:
         """The row in the OpenAI messages format."""
@@ -33,17 +33,16 @@ class Row:
 
 
 def make_rows(facts: Facts, number: int, seed: int) -> list[Row]:
-    """`number` rows drawn from `facts`, every pattern equally often; the same seed gives the same rows.
+    """`number` rows drawn from `facts`; the same seed gives the same rows, and more rows begin with the fewer ones.
 
-    No sentence occurs twice.
+    Every list is dealt like a deck of cards, so each of its entries occurs as often as the next, give or take one. No
+    sentence occurs twice.
     """
     rng = random.Random(seed)
+    decks = _Decks.of(facts, rng)
     rows: dict[str, Row] = {}
-    patterns: list[str] = []
     while len(rows) < number:
-        if not patterns:
-            patterns = rng.sample(facts.patterns, len(facts.patterns))
-        row = _row(facts, patterns.pop(), rng)
+        row = _row(decks, rng)
         rows.setdefault(row.sentence, row)
     return list(rows.values())
 
@@ -63,14 +62,37 @@ def to_jsonl(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row.messages(), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _row(facts: Facts, pattern: str, rng: random.Random) -> Row:
-    name = rng.choice(facts.first_names)
+@dataclass(frozen=True)
+class _Decks:
+    """An endless deck for each list of the facts."""
+
+    first_names: Iterator[str]
+    surnames: Iterator[str]
+    adjectives: Iterator[str]
+    nouns: Iterator[str]
+    cities: Iterator[str]
+    patterns: Iterator[str]
+
+    @classmethod
+    def of(cls, facts: Facts, rng: random.Random) -> _Decks:
+        return cls(*(_deal(getattr(facts, field.name), rng) for field in fields(facts)))
+
+
+def _deal(entries: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """The entries in random order, then again in another, without end."""
+    while True:
+        yield from rng.sample(entries, len(entries))
+
+
+def _row(decks: _Decks, rng: random.Random) -> Row:
+    name = next(decks.first_names)
     if rng.random() < SURNAME_SHARE:
-        name = f"{name} {rng.choice(facts.surnames)}"
-    item = f"{rng.choice(facts.adjectives)} {rng.choice(facts.nouns)}"
+        name = f"{name} {next(decks.surnames)}"
+    item = f"{next(decks.adjectives)} {next(decks.nouns)}"
     quantity = _quantity(rng)
-    city = rng.choice(facts.cities)
+    city = next(decks.cities)
     spelled = NUMBER_WORDS[quantity] if quantity in NUMBER_WORDS and rng.random() < SPELLED_SHARE else str(quantity)
+    pattern = next(decks.patterns)
     sentence = pattern.format(name=name, quantity=spelled, item=item, city=city)
     sentence = sentence[0].upper() + sentence[1:]
     return Row(sentence, {"name": name, "item": item, "quantity": quantity, "city": city}, pattern)
