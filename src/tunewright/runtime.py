@@ -252,7 +252,10 @@ def launch_ranks(command: Sequence[str], num_processes: int, *, grace_s: float =
             for rank in range(num_processes):
                 ranks.append(_start_rank(command, Ranks(rank, num_processes, rank), listener, alive_read))
             os.close(alive_read)
-            return _job_code(_ended(ranks, grace_s), asked)
+            ended = _ended(ranks, grace_s)
+            for rank in sorted(set(range(num_processes)) - {one for one, _ in ended}):
+                print(f"rank {rank} did not end by itself within {grace_s:g} s of the failure and is killed", file=sys.stderr)
+            return _job_code(ended, asked)
         finally:
             for process in ranks:
                 if process.poll() is None:

@@ -56,9 +56,8 @@ def test_the_disk_is_full_after_so_many_bytes(kill_server: Server, workspace: Wo
         outcome = kill_server.run(Case("command_line", {"settings": settings}, str(output_dir), "full", at))
         assert outcome.code == 4, (place, outcome.output)
         error = next(line for line in outcome.output.splitlines() if line.startswith("error:"))
-        if ".staging-" in place or "run.json" in place:
-            found = COUNTED.match(error)
-            assert found and str(output_dir) in found["where"] and float(found["free"].replace(",", "")) > 1, (place, error)
+        found = COUNTED.match(error)
+        assert found and str(output_dir) in found["where"] and float(found["free"].replace(",", "")) > 1, (place, error)
         assert "No space left" in error or "no space left" in error, (place, error)
         for path in output_dir.glob("checkpoint-*"):
             checkpoint = read_checkpoint(path)

@@ -52,6 +52,7 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     """
     from tunewright.engine.run_lock import locked
     from tunewright.engine.signals import stop_on_signals
+    from tunewright.errors import Preempted
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, demand_determinism, process_group
 
@@ -66,25 +67,33 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
             say(f"note: {note}")
         rows = _read_rows(run, say)
         with locked(output_dir) if ranks.is_main else nullcontext():
-            return _train(run, rows, ranks, stop, say)
+            try:
+                return _train(run, rows, ranks, stop, say)
+            except Preempted as stopped:
+                if run.run.overwrite_output_dir:  # the same command would begin anew
+                    stopped = Preempted(stopped.message, mend="run it again with overwrite_output_dir=false to go on")
+                raise stopped
 
 
 def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
     from tunewright.adapters.coverage import coverage
     from tunewright.engine.cards import card_facts, write_card
+    from tunewright.engine.durable import SMALL, storage_errors
     from tunewright.engine.resume import begin
     from tunewright.engine.training import execute, prepare
 
     start = begin(run, ranks, say)
     if ranks.is_main:
-        rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
+        with storage_errors(start.store.root, SMALL):
+            rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
     parts = _open(run, rows, start)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     metrics = execute(prepare(parts, stop)) if run.run.do_train else {}
     metrics |= _afterwards(run, parts, ranks)
     if ranks.is_main:
-        write_card(start.store.root, card_facts(run, metrics))
+        with storage_errors(start.store.root, SMALL):
+            write_card(start.store.root, card_facts(run, metrics))
     say(f"done: {start.store.root}")
     return metrics
 

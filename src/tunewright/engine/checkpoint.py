@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tunewright.engine.durable import demand_space, sha256, size_of, storage_errors, sync_directory, sync_file, write_json
+from tunewright.engine.durable import SMALL, demand_space, sha256, size_of, storage_errors, sync_directory, sync_file, write_json
 from tunewright.errors import StorageError, TunewrightError
 from tunewright.runtime import Ranks
 
@@ -126,7 +126,7 @@ class CheckpointStore:
             if kept < max(limit, KEPT_AT_LEAST):
                 kept += self._is_verified(checkpoint)
             elif checkpoint.step not in spared:
-                with storage_errors(self.root, 0):
+                with storage_errors(self.root, SMALL):
                     self._discard(checkpoint.path, checkpoint.step)
 
     def recover(self) -> None:

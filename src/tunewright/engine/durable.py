@@ -10,11 +10,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tunewright.errors import StorageError
 
 _BLOCK = 1 << 20
+SMALL: Final = 1_000_000
+"""Bytes that records, logs, results and curves take together, generously."""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.engine import durable
 from tunewright.engine.metrics import Metrics, speed
 from tunewright.errors import StorageError
 
@@ -65,18 +65,10 @@ def write_trainer_state(output_dir: Path, state: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half. Raises StorageError if the disk refuses."""
-    fresh = path.with_name(path.name + ".new")
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
+    """Write JSON with sorted keys so that a reader sees the old file or the new one. Raises StorageError if the disk refuses."""
+    with durable.storage_errors(path.parent, durable.SMALL):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror or error}", where=str(path), mend="free some space") from error
+        durable.write_json(path, dict(sorted(content.items())))
 
 
 def _read(path: Path) -> dict[str, Any]:

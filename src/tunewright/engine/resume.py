@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tunewright.engine.checkpoint import MANIFEST, Checkpoint, CheckpointStore, damage, read_checkpoint
-from tunewright.engine.durable import storage_errors, sync_directory, write_json
+from tunewright.engine.durable import SMALL, storage_errors, sync_directory, write_json
 from tunewright.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _root(run: RunConfig) -> Path:
 
 def _decide(run: RunConfig, ranks: Ranks, report: Report) -> dict[str, Any]:
     try:
-        with storage_errors(_root(run), 0):
+        with storage_errors(_root(run), SMALL):
             return _choose(run, ranks, report)
     except (InputError, StorageError) as error:  # told to every rank, which then raise together
         kind = "input" if isinstance(error, InputError) else "storage"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
 from tunewright.engine.health import OverflowCount, Suspects, demand_finite, first_loss_note
 from tunewright.engine.progress import Position
+from tunewright.errors import StorageError
 
 if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
@@ -37,6 +39,16 @@ class Outlets:
     display: Display
     trackers: Trackers
     output_dir: Path
+
+    def close(self) -> None:
+        """Finish after a run that came to its end. Raises StorageError if the disk refuses the last of the log."""
+        self.display.close()
+        self.trackers.close()
+
+    def abandon(self) -> None:
+        """Finish after an error, which nothing that happens here may hide."""
+        with suppress(StorageError):
+            self.close()
 
 
 @dataclass(frozen=True, slots=True)

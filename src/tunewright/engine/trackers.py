@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from tunewright.engine.durable import SMALL, storage_errors
 from tunewright.engine.progress import Position, clock
-from tunewright.errors import StorageError, missing_package
+from tunewright.errors import missing_package
 from tunewright.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -127,22 +128,22 @@ class TensorBoardTracker:
 class Trackers:
     """Several trackers as one."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, trackers: Sequence[Tracker], directory: Path) -> None:
+        """`directory` is named where the disk refuses."""
         self._trackers = tuple(trackers)
+        self._directory = directory
 
     def log(self, position: Position, metrics: Mapping[str, float]) -> None:
         """Write to each; raises StorageError if the disk refuses."""
-        try:
+        with storage_errors(self._directory, SMALL):
             for tracker in self._trackers:
                 tracker.log(position, metrics)
-        except OSError as error:
-            raise StorageError(f"cannot write the log: {error.strerror or error}", where=str(error.filename or LOG_NAME),
-                               mend="free some space and start again to continue from the last checkpoint") from error
 
     def close(self) -> None:
-        """Close each."""
-        for tracker in self._trackers:
-            tracker.close()
+        """Close each; raises StorageError if the disk refuses what was still to be written."""
+        with storage_errors(self._directory, SMALL):
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def open_trackers(logging: LoggingConfig, output_dir: Path, ranks: Ranks, resumed_step: int) -> Trackers:
@@ -151,7 +152,7 @@ def open_trackers(logging: LoggingConfig, output_dir: Path, ranks: Ranks, resume
     `resumed_step` is the step the run continues after, 0 for a fresh run.
     """
     if not ranks.is_main:
-        return Trackers(())
+        return Trackers((), output_dir)
     trackers: list[Tracker] = [JsonlTracker(output_dir / LOG_NAME, resumed_step)]
     directory = Path(logging.logging_dir) if logging.logging_dir else output_dir / "runs"
     if logging.run_name:
@@ -159,4 +160,4 @@ def open_trackers(logging: LoggingConfig, output_dir: Path, ranks: Ranks, resume
     for name in logging.report_to:
         if name != "none":
             trackers.append(TRACKERS.load(name)(directory, resumed_step))
-    return Trackers(trackers)
+    return Trackers(trackers, output_dir)

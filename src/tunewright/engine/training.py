@@ -19,7 +19,7 @@ from tunewright.adapters.pissa import save_converted
 from tunewright.engine import assemble, snapshot
 from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
-from tunewright.engine.durable import storage_errors, sync_directory, sync_file
+from tunewright.engine.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
 from tunewright.engine.optimizers.build import build_optimizer
@@ -190,13 +190,15 @@ def execute(job: Job) -> Metrics:
     try:
         with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
             train(session.machinery, job.batches, job.timetable, session, job.state)
-    finally:
-        session.outlets.display.close()
-        session.outlets.trackers.close()
+    except BaseException:
+        session.outlets.abandon()
+        raise
+    session.outlets.close()
     best = parts.run.checkpoints.load_best_model_at_end and job.state.best_step not in (None, job.state.global_step)
     if best:
         load_best(job)
-    return finish(job)
+    with storage_errors(parts.start.store.root, SMALL):
+        return finish(job)
 
 
 def load_best(job: Job) -> None:
@@ -248,8 +250,8 @@ def save_final(parts: Parts, root: Path) -> None:
             final.parent.mkdir(exist_ok=True)
             sync_file(path)
             os.replace(path, final)
+            sync_directory(final.parent)
         shutil.rmtree(staging)
-        sync_directory(root)
 
 
 def data_digest(examples: ExampleSet) -> str:
