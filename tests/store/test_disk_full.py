@@ -17,7 +17,7 @@ import pytest
 from tests.engine.resuming import Workspace, results
 from tests.harness.killing import Case, Server
 from tests.store.running import finished, run
-from tunewright.engine import durable
+from tunewright import durable
 from tunewright.engine.checkpoint import CheckpointStore, Content, damage, read_checkpoint
 from tunewright.errors import StorageError
 from tunewright.runtime import Ranks

@@ -77,8 +77,8 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
 
 def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
     from tunewright.adapters.coverage import coverage
+    from tunewright.durable import SMALL, storage_errors
     from tunewright.engine.cards import card_facts, write_card
-    from tunewright.engine.durable import SMALL, storage_errors
     from tunewright.engine.resume import begin
     from tunewright.engine.training import execute, prepare
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from tunewright.data.audit import Note, notes_from_lines, notes_to_lines
 from tunewright.data.examples import TokenStore
 from tunewright.data.records import Origin
+from tunewright.durable import sync_directory, sync_file
 
 Report = Callable[[str], None]
 
@@ -116,7 +116,7 @@ class TokenCache:
             if entry.exists():
                 shutil.rmtree(entry)
             staging.rename(entry)
-            _sync(self.folder)
+            sync_directory(self.folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -168,10 +168,10 @@ def _write(folder: Path, fingerprint: Fingerprint, made: Tokenised) -> None:
     manifest = {"version": _VERSION, "subject": fingerprint.subject, "components": dict(fingerprint.components),
                 "rows": made.rows, "origin_files": made.store.files, "files": sizes}
     for name in sizes:
-        _sync(folder / name)
+        sync_file(folder / name)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    _sync(folder / "manifest.json")
-    _sync(folder)
+    sync_file(folder / "manifest.json")
+    sync_directory(folder)
 
 
 def _read_manifest(entry: Path) -> dict[str, Any] | None:
@@ -205,11 +205,3 @@ def _load(entry: Path, manifest: Mapping[str, Any], files: Sequence[str]) -> Tok
                          note.reason, note.detail)
                     for note in notes)
     return Tokenised(TokenStore(**arrays, files=tuple(files)), manifest["rows"], renamed)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tunewright.engine.durable import SMALL, demand_space, sha256, size_of, storage_errors, sync_directory, sync_file, write_json
+from tunewright.durable import SMALL, demand_space, sha256, size_of, storage_errors, sync_directory, sync_file, write_json
 from tunewright.errors import StorageError, TunewrightError
 from tunewright.runtime import Ranks
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunewright.engine import durable
+from tunewright import durable
 from tunewright.engine.metrics import Metrics, speed
 from tunewright.errors import StorageError
 

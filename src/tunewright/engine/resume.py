@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tunewright.durable import SMALL, storage_errors, sync_directory, write_json
 from tunewright.engine.checkpoint import MANIFEST, Checkpoint, CheckpointStore, damage, read_checkpoint
-from tunewright.engine.durable import SMALL, storage_errors, sync_directory, write_json
 from tunewright.errors import InputError, StorageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tunewright.engine.durable import make_directory
+from tunewright.durable import make_directory
 from tunewright.errors import InputError, StorageError
 
 LOCK: Final = ".tunewright.lock"

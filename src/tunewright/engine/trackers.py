@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tunewright.engine.durable import SMALL, storage_errors
+from tunewright.durable import SMALL, storage_errors
 from tunewright.engine.progress import Position, clock
 from tunewright.errors import missing_package
 from tunewright.registry import Entry, Registry

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tunewright.adapters.pissa import save_converted
+from tunewright.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine import assemble, snapshot
 from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
-from tunewright.engine.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
 from tunewright.engine.optimizers.build import build_optimizer

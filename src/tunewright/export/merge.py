@@ -20,6 +20,7 @@ from tunewright.adapters.trainable import open_up, save_model, save_tokenizer
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer
+from tunewright.durable import sync_directory, sync_file
 from tunewright.errors import NumericError, refuse, require
 from tunewright.export.probe import Difference, compare, probe_ids, probe_logits
 from tunewright.inference.opening import open_tokenizer, with_adapters
@@ -139,9 +140,9 @@ def staged(target: Path) -> Iterator[Path]:
     try:
         yield staging
         for path in (*staging.iterdir(), staging):
-            _sync(path)
+            sync_file(path)
         staging.rename(target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -163,12 +164,3 @@ def require_close(difference: Difference, dtype: torch.dtype) -> None:
         raise NumericError(
             f"the exported model is not the trained one: {difference.describe()}, more than {allowed:g} nats for {dtype}",
             mend="set export_dtype: float32; if it fails there too, the base is not the one the adapter was trained on")
-
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

