@@ -1,8 +1,8 @@
-"""`python -m tunewright`."""
+"""`python -m tunewright`: what the launcher starts each rank with."""
 
-import sys
 
 from tunewright.cli import main
+from tunewright.runtime import end_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -120,7 +120,9 @@ def test_two_ranks_equal_one(tmp_path: Path, per_device: int, accumulation: int)
         "with process_group(ranks, timeout_s=60):\n"
         f"    loss, gradients = one_step(Share({per_device}, {accumulation}, ranks.rank, 2), collation(False, 0), 'sdpa', ranks)\n"
         "    from safetensors.torch import save_file\n"
-        f"    save_file(gradients, r'{tmp_path}/rank%d.safetensors' % ranks.rank, {{'loss': repr(loss)}})\n")
+        f"    save_file(gradients, r'{tmp_path}/rank%d.safetensors' % ranks.rank, {{'loss': repr(loss)}})\n"
+        "from tunewright.runtime import end_process\n"
+        "end_process(0)\n")
     root = Path(__file__).parents[2]
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "src")])

@@ -167,3 +167,31 @@ def test_going_back_sets_later_checkpoints_aside(workspace: Workspace, tmp_path:
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == new
     rates = {entry["step"]: entry["learning_rate"] for entry in history(tmp_path)}
     assert rates[8] > 0.002 > rates[10]
+
+
+def test_the_evaluation_before_the_first_step_may_be_the_best(workspace: Workspace, tmp_path: Path) -> None:
+    """No later one gains 50 nats: patience ends the run, which then finishes with the weights of step 0."""
+    run(workspace, tmp_path, eval_on_start=True, eval_strategy="steps", eval_steps=2, val_size=4, load_best_model_at_end=True,
+        early_stopping_patience=2, early_stopping_threshold=50)
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["best_global_step"] == 0
+    start, final = (tmp_path / folder / "adapter_model.safetensors" for folder in ("checkpoint-0", "."))
+    assert start.read_bytes() == final.read_bytes()
+
+
+def test_without_training_nothing_is_begun_or_moved(workspace: Workspace, tmp_path: Path) -> None:
+    """do_train=false evaluates what the configuration names, not what another run left in output_dir, and leaves that alone."""
+    run(workspace, tmp_path, val_size=4)
+    before = results(tmp_path)
+    metrics = run(workspace, tmp_path, val_size=4, do_train=False, do_eval=True, overwrite_output_dir=True)
+    untrained = run(workspace, tmp_path / "other", val_size=4, eval_on_start=True, max_steps=1)
+    assert untrained and metrics["eval_loss"] == pytest.approx(history(tmp_path / "other")[0]["eval_loss"], rel=1e-6)
+    assert results(tmp_path) == before and not list(tmp_path.glob("previous-*"))
+
+
+def test_plain_packing_lets_rows_see_each_other_whatever_the_layout(workspace: Workspace, tmp_path: Path) -> None:
+    """neat_packing=false with padding_free is plain packing still; with neat_packing the loss is another."""
+    losses = {}
+    for name, changes in {"plain": {"neat_packing": False}, "both": {"neat_packing": False, "padding_free": True}, "neat": {}}.items():
+        run(workspace, tmp_path / name, packing=True, cutoff_len=64, max_steps=1, logging_steps=1, **changes)
+        losses[name] = history(tmp_path / name)[0]["loss"]
+    assert losses["plain"] == losses["both"] != losses["neat"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunewright.config.checkpoints import LoggingConfig
-from tunewright.engine.progress import LiveLine, PlainLines, Position, Silent, clock, open_display
+from tunewright.engine.progress import LiveLine, NotesOnly, PlainLines, Position, Silent, clock, open_display
 from tunewright.engine.trackers import TRACKERS, log_entry, open_trackers
 from tunewright.errors import StorageError
 from tunewright.runtime import Ranks
@@ -119,7 +119,7 @@ class Terminal(io.StringIO):
 def test_the_display_fits_the_stream() -> None:
     assert isinstance(open_display(disabled=False, is_main=True, stream=Terminal()), LiveLine)
     assert isinstance(open_display(disabled=False, is_main=True, stream=io.StringIO()), PlainLines)
-    assert isinstance(open_display(disabled=True, is_main=True, stream=Terminal()), Silent)
+    assert isinstance(open_display(disabled=True, is_main=True, stream=Terminal()), NotesOnly)
     assert isinstance(open_display(disabled=False, is_main=False, stream=Terminal()), Silent)
 
 

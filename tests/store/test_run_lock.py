@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -142,7 +143,8 @@ def test_two_runs_of_the_program(workspace: Workspace, kill_server: Server, tmp_
         third = run(kill_server, workspace, tmp_path / "run", dataloader_num_workers=0)
         assert third.code == 0, third.output
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of the group may be gone by now
+            os.killpg(first.pid, signal.SIGKILL)
         first.wait()
 
 

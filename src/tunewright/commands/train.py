@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from tunewright.config.run import RunConfig
@@ -26,6 +27,15 @@ Say = Callable[[str], None]
 class Rows(NamedTuple):
     """What is known before a model is opened: the rows of the run as tokens, and what made them."""
 
+    tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer | None
+    prepared: Prepared
+
+
+class Trained(NamedTuple):
+    """What is evaluated at the end: a model with its tokenizer and template, and the rows."""
+
+    model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     renderer: Renderer | None
     prepared: Prepared
@@ -65,6 +75,9 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     with stop_on_signals() as stop, process_group(ranks, timeout_s=run.parallel.ddp_timeout, backend=run.parallel.ddp_backend):
         for note in notes:
             say(f"note: {note}")
+        if not run.run.do_train:
+            return _afterwards(run, _opened(run, ranks), ranks)
+        stop.deferring = False
         rows = _read_rows(run, say)
         with locked(output_dir) if ranks.is_main else nullcontext():
             try:
@@ -89,8 +102,8 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say
     parts = _open(run, rows, start)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
-    metrics = execute(prepare(parts, stop)) if run.run.do_train else {}
-    metrics |= _afterwards(run, parts, ranks)
+    metrics = execute(prepare(parts, stop))
+    metrics |= _afterwards(run, Trained(parts.model, parts.tokenizer, parts.renderer, parts.prepared), ranks)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             write_card(start.store.root, card_facts(run, metrics))
@@ -130,16 +143,29 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
 
 
-def _afterwards(run: RunConfig, parts: Parts, ranks: Ranks) -> Metrics:
-    """Evaluation and prediction after training, as the run asks for them."""
+def _opened(run: RunConfig, ranks: Ranks) -> Trained:
+    """Without training: the model and adapters that the configuration names, as `eval` and `predict` open them."""
+    from tunewright.commands.eval import open_and_prepare, open_documents
+
+    if run.run.stage == "pt":
+        model, tokenizer, prepared = open_documents(run, ranks)
+        return Trained(model, tokenizer, None, prepared)
+    opened, prepared = open_and_prepare(run, ranks)
+    return Trained(opened.model, opened.tokenizer, opened.renderer, prepared)
+
+
+def _afterwards(run: RunConfig, trained: Trained, ranks: Ranks) -> Metrics:
+    """Evaluation and prediction, as the run asks for them."""
     from tunewright.commands.eval import evaluate_model, report_metrics
     from tunewright.commands.predict import predict_opened
+    from tunewright.engine.training import as_opened
 
     metrics: Metrics = {}
     if run.run.do_eval:
-        found = evaluate_model(parts.model, parts.tokenizer, parts.prepared, run, ranks)
+        found = evaluate_model(trained.model, trained.tokenizer, trained.prepared, run, ranks)
         report_metrics(found, run, "eval", ranks)
         metrics |= found
     if run.run.do_predict:
-        metrics |= predict_opened(parts.opened(), parts.prepared, run, ranks)
+        opened = as_opened(trained.model, trained.tokenizer, trained.renderer)
+        metrics |= predict_opened(opened, trained.prepared, run, ranks)
     return metrics

@@ -7,6 +7,7 @@ up to `accumulation` micro-batches, fewer at the end of an epoch.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -154,4 +155,10 @@ def _loader(examples: Examples, rows: list[_Rows], loading: Loading) -> DataLoad
     one the draw would move dropout's random numbers, and a resumed run would differ."""
     return DataLoader(
         _Collated(examples, rows, loading.collate), batch_size=None, shuffle=False, num_workers=loading.num_workers,
-        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator())
+        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=_leave_signals)
+
+
+def _leave_signals(_number: int) -> None:
+    """In a worker: let this rank decide on a signal that was sent to all of its processes. A worker ends with its rank."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -78,8 +78,8 @@ class Services(Protocol):
 def train(machinery: Machinery, batches: TrainBatches, timetable: Timetable, services: Services, state: TrainState) -> None:
     """Run until the last step, an early stop, or a signal (Preempted, after a checkpoint). `state` is moved along."""
     machinery.models[Role.POLICY].train()
-    if timetable.evaluate_first and state.global_step == 0:
-        _evaluate(machinery, timetable, services, state)
+    if timetable.evaluate_first and not state.log_history and _evaluate(machinery, timetable, services, state) and timetable.best.keep:
+        services.save(state)  # the best evaluation may turn out to be the one before the first step
     while not finished(state, timetable):
         for window in batches.windows(state.epoch, state.offset):
             count = _agree(machinery, services, window, state)

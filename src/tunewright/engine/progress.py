@@ -65,10 +65,12 @@ class Display(Protocol):
 
 
 def open_display(*, disabled: bool, is_main: bool, stream: TextIO | None = None) -> Display:
-    """A live line if `stream` (standard error) is a terminal, plain lines if not, nothing on other ranks or if disabled."""
+    """A live line if `stream` (standard error) is a terminal, plain lines if not, only notes if disabled, nothing on other ranks."""
     out = stream or sys.stderr
-    if disabled or not is_main:
+    if not is_main:
         return Silent()
+    if disabled:
+        return NotesOnly(out)
     return LiveLine(out) if out.isatty() else PlainLines(out)
 
 
@@ -83,6 +85,23 @@ class Silent:
 
     def close(self) -> None:
         """Nothing."""
+
+
+class NotesOnly:
+    """Shows no progress, but what must be told."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def update(self, position: Position, loss: float) -> None:
+        """Nothing."""
+
+    def note(self, message: str) -> None:
+        """Print the message."""
+        print(message, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class PlainLines:

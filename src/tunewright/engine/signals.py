@@ -17,10 +17,15 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether this process was asked to stop. `name` is the first signal that asked."""
+    """Whether this process was asked to stop. `name` is the first signal that asked.
+
+    While `deferring`, a signal is only noted, for the loop to act on; before that, there is nothing to save and it ends the
+    process at once.
+    """
 
     name: str | None = None
     interrupts: int = 0
+    deferring: bool = True
 
     @property
     def requested(self) -> bool:
@@ -30,6 +35,8 @@ class StopRequest:
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
         """Note a signal. Raises Interrupted at the second SIGINT: the user does not want to wait for the checkpoint."""
         self.name = self.name or signal.Signals(number).name
+        if not self.deferring:
+            raise Interrupted(f"stopped by {self.name} before training began; nothing was lost", mend="run the same command again")
         self.interrupts += number == signal.SIGINT
         if number == signal.SIGINT and self.interrupts > 1:
             raise Interrupted("interrupted twice; the run stopped without saving",

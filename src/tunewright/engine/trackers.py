@@ -154,7 +154,7 @@ def open_trackers(logging: LoggingConfig, output_dir: Path, ranks: Ranks, resume
     if not ranks.is_main:
         return Trackers((), output_dir)
     trackers: list[Tracker] = [JsonlTracker(output_dir / LOG_NAME, resumed_step)]
-    directory = Path(logging.logging_dir) if logging.logging_dir else output_dir / "runs"
+    directory = Path(logging.logging_dir).expanduser() if logging.logging_dir else output_dir / "runs"
     if logging.run_name:
         directory = directory / logging.run_name.replace("/", "_")
     for name in logging.report_to:

@@ -76,12 +76,6 @@ class Parts:
             raise InputError("there is nothing to train on", mend="name a dataset")
         return self.prepared.train
 
-    def opened(self) -> Opened:
-        """The model as prediction takes it. Raises InputError in pre-training, which has no template to ask with."""
-        if self.renderer is None:
-            raise InputError("prediction needs conversations, not documents", mend="set stage: sft")
-        return Opened(cast("PreTrainedModel", self.model), self.tokenizer, self.renderer, ())
-
     def settings(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run: parameters, data, ranks."""
         return recorded_settings(self.run) | {
@@ -172,21 +166,31 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
     store.rotate(run.checkpoints.save_total_limit, {state.global_step, *best})
 
 
+def as_opened(model: nn.Module, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None) -> Opened:
+    """The model as prediction takes it. Raises InputError in pre-training, which has no template to ask with."""
+    if renderer is None:
+        raise InputError("prediction needs conversations, not documents", mend="set stage: sft")
+    return Opened(cast("PreTrainedModel", model), tokenizer, renderer, ())
+
+
 def answer_scores(parts: Parts) -> Metrics:
     """ROUGE, BLEU and exact match of generated answers to the evaluation prompts, as `eval_...`."""
     from tunewright.engine.predict import predict
     from tunewright.engine.text_metrics import TextScorer
 
     rows = [row for name in parts.prepared.evaluation for row in parts.prepared.prompts(name)]
+    opened = as_opened(parts.model, parts.tokenizer, parts.renderer)
     predicted = predict(
-        parts.opened(), rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
-    return {name: value for name, value in predicted.metrics("eval", TextScorer()).items() if not name.endswith(("runtime", "_per_second"))}
+        opened, rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
+    metrics = predicted.metrics("eval", TextScorer())
+    return {name: value for name, value in metrics.items() if not name.endswith(("runtime", "_per_second"))}
 
 
 def execute(job: Job) -> Metrics:
     """Train to the end and write what the run leaves; returns the figures of train_results.json. Raises as `loop.train`."""
     session, parts = job.session, job.parts
     ranks = session.machinery.ranks
+    session.stop.deferring = True
     try:
         with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
             train(session.machinery, job.batches, job.timetable, session, job.state)

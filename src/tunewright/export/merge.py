@@ -64,7 +64,7 @@ def export(run: RunConfig) -> Exported:
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
     renderer = chat_renderer(run, tokenizer)
-    model = load_model(source, run.precision, dtype=torch.float32)
+    model = load_model(source, run.precision, dtype=torch.float32).to(merge_device(run.export.export_device))
     check_vocabulary(tokenizer, model)
     dtype = export_dtype(run.export.export_dtype, find_model(source), source)
     live = with_adapters(model, adapters).eval()
@@ -73,13 +73,21 @@ def export(run: RunConfig) -> Exported:
     merged = unload_merged(cast(Any, live)) if adapters else live
     set_stop_ids(merged, tokenizer, renderer)
     with staged(target) as staging:
-        save_model(merged.to(dtype), staging, f"{run.export.export_size}GB")
+        save_model(merged.to("cpu", dtype), staging, f"{run.export.export_size}GB")
         save_tokenizer(tokenizer, staging, renderer.source if renderer else None)
         open_up(staging)
         del merged, live, model
         difference = compare(expected, probe_logits(reopened(staging), prompts))
         require_close(difference, dtype)
     return Exported(target, str(dtype).removeprefix("torch."), adapters, difference)
+
+
+def merge_device(asked: str) -> torch.device:
+    """Where the merge is computed: the CPU, or with `auto` the first accelerator if there is one."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True) if asked == "auto" else None
+    return found or torch.device("cpu")
 
 
 def require_empty(export_dir: str | None) -> Path:

@@ -23,9 +23,10 @@ class KernelPlan:
 def plan(run: RunConfig, model_config: PretrainedConfig) -> KernelPlan:
     """Choose the attention implementation and the layout of batches from the run and the model's own configuration."""
     chosen = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}[run.model.flash_attn]
-    isolate = (bool(run.data.packing) and run.data.neat_packing) or run.batching.padding_free
+    isolate = run.data.neat_packing if run.data.packing else run.batching.padding_free
     if not isolate:
-        return KernelPlan(chosen, False, (f"attention {chosen}: rows are padded, each row attends to itself",))
+        seen = "the rows of a packed sequence see each other" if run.data.packing else "each row attends to itself"
+        return KernelPlan(chosen, False, (f"attention {chosen}: sequences are padded, {seen}",))
     if run.model.flash_attn not in ("auto", "sdpa"):
         return KernelPlan(chosen, True, (f"attention {chosen}, asked for by flash_attn; segments by their positions",))
     obstacle = _obstacle(model_config)
