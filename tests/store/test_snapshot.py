@@ -284,3 +284,22 @@ def test_the_position_comes_back(tmp_path: Path) -> None:
 def test_a_position_with_other_fields_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError):
         TrainState.from_json(text)
+
+
+def test_loss_scale_round_trip(tmp_path: Path) -> None:
+    """Oracle: torch's own state of a scaler that has just halved its scale after an infinite gradient."""
+    def scaler() -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=7)
+
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    used = scaler()
+    used.scale(weight.sum() * float("inf")).backward()
+    used.step(optimizer)
+    used.update()
+    snapshot.write_loss_scale(used, tmp_path)
+    fresh = scaler()
+    snapshot.read_loss_scale(fresh, tmp_path)
+    assert used.get_scale() == 512.0
+    assert fresh.state_dict() == used.state_dict()
+    snapshot.write_loss_scale(None, tmp_path / "nowhere")

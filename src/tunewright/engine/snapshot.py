@@ -17,12 +17,14 @@ from tunewright.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
 OPTIMIZER_TENSORS: Final = "optimizer.safetensors"
 OPTIMIZER_VALUES: Final = "optimizer.json"
 SCHEDULE: Final = "scheduler.json"
+LOSS_SCALE: Final = "loss_scale.json"
 STATE: Final = "train_state.json"
 PEER_STATE: Final = "trainer_state.json"
 _SEPARATOR: Final = "|"
@@ -116,6 +118,18 @@ def read_schedule(schedule: LRScheduler, directory: Path) -> None:
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     schedule._last_lr = rates
+
+
+def write_loss_scale(scaler: GradScaler | None, directory: Path) -> None:
+    """Write the state of float16's loss scaling, where there is one."""
+    if scaler is not None:
+        _write(directory / LOSS_SCALE, scaler.state_dict())
+
+
+def read_loss_scale(scaler: GradScaler | None, directory: Path) -> None:
+    """Restore what `write_loss_scale` wrote."""
+    if scaler is not None and (directory / LOSS_SCALE).is_file():
+        scaler.load_state_dict(_read(directory / LOSS_SCALE))
 
 
 def write_random(rank: int, directory: Path) -> None:

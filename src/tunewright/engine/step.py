@@ -82,9 +82,13 @@ def clip_gradients(machinery: Machinery) -> float:
 
 
 def update(machinery: Machinery) -> float:
-    """Apply the gradients and move the schedule on; returns the learning rate that was used."""
+    """Apply the gradients and move the schedule on; returns the learning rate that was used.
+
+    A step that float16's loss scaling skips does not move the schedule.
+    """
     rate = float(machinery.scheduler.get_last_lr()[0])
     machinery.optimizer.step()
-    machinery.scheduler.step()
+    if not machinery.accelerator.optimizer_step_was_skipped:
+        machinery.scheduler.step()
     machinery.optimizer.zero_grad()
     return rate

@@ -115,6 +115,8 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
         accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy)
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule)
+    if parts.start.checkpoint is not None:
+        snapshot.read_loss_scale(accelerator.scaler, parts.start.checkpoint.path)
     output_dir = parts.start.store.root
     answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
     known = Known(timetable.total_steps, len(parts.examples), vocabulary_rows(parts.model),
@@ -154,6 +156,7 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
         if not run.checkpoints.save_only_model:
             snapshot.write_optimizer(optimizer, parts.model, directory)
             snapshot.write_schedule(machinery.scheduler, directory)
+            snapshot.write_loss_scale(machinery.accelerator.scaler, directory)
             snapshot.write_state(state, session.known.total_steps, session.epoch(state), directory)
 
     def own(directory: Path) -> None:
