@@ -138,13 +138,14 @@ import json, sys
 from pathlib import Path
 from test_evaluate import LENGTHS, Rows, model, plan
 from tunewright.engine.evaluate import evaluate
-from tunewright.runtime import Ranks, process_group
+from tunewright.runtime import Ranks, end_process, process_group
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 ranks = Ranks.from_environment()
 with process_group(ranks, timeout_s=60):
     metrics = evaluate(SupervisedFineTuning(), {Role.POLICY: model()}, Rows(LENGTHS), plan(2, ranks))
 Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(metrics))
+end_process(0)
 """
 
 

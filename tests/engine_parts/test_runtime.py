@@ -31,13 +31,14 @@ SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 COLLECTIVES = """
 import json, sys
 from pathlib import Path
-from tunewright.runtime import Ranks, process_group
+from tunewright.runtime import Ranks, end_process, process_group
 ranks = Ranks.from_environment()
 with process_group(ranks, timeout_s=60):
     total = ranks.all_reduce_sum([0.1, ranks.rank, 2.0 ** 53])
     gathered = ranks.gather_objects({"rank": ranks.rank, "text": "x" * (1 + 5000 * ranks.rank), "third": 1 / 3})
     ranks.barrier()
 Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps([total, gathered]))
+end_process(0)
 """
 
 
