@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tunewright.data.collate import Batch, Example, without_labels
-from tunewright.data.sampling import epoch_order, length_grouped_order
+from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,9 +126,8 @@ class _Rows:
 def _rank_rows(order: NDArray[np.int64], share: Share) -> list[_Rows]:
     rows = []
     for start in range(0, len(order), share.rows):
-        taken = order[start : start + share.rows]
-        mine = taken[share.rank * share.per_device : (share.rank + 1) * share.per_device]
-        rows.append(_Rows(tuple(int(index) for index in mine), int(taken[0])))
+        mine = rank_slice(order, start, share.per_device, share.world_size, share.rank)
+        rows.append(_Rows(tuple(int(index) for index in mine), int(order[start])))
     return rows
 
 

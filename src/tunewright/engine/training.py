@@ -40,6 +40,7 @@ from tunewright.stages.stage import Role
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
+    from torch.amp.grad_scaler import GradScaler
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunewright.config.run import RunConfig
@@ -114,9 +115,7 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
         assemble.share(run.batching.per_device_eval_batch_size, 1, ranks), assemble.loading(run.batching, collate),
         accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy)
     seed_everything(run.run.seed, ranks)
-    state = restore(parts, optimizer, schedule)
-    if parts.start.checkpoint is not None:
-        snapshot.read_loss_scale(accelerator.scaler, parts.start.checkpoint.path)
+    state = restore(parts, optimizer, schedule, accelerator.scaler)
     output_dir = parts.start.store.root
     answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
     known = Known(timetable.total_steps, len(parts.examples), vocabulary_rows(parts.model),
@@ -130,8 +129,8 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     return Job(parts, session, batches, timetable, state)
 
 
-def restore(parts: Parts, optimizer: Any, schedule: Any) -> TrainState:
-    """Optimizer, schedule, random numbers and position of the checkpoint; the weights are the model loader's business."""
+def restore(parts: Parts, optimizer: Any, schedule: Any, scaler: GradScaler | None) -> TrainState:
+    """Optimizer, schedule, loss scale, random numbers and position of the checkpoint; the weights are the model loader's business."""
     checkpoint = parts.start.checkpoint
     if checkpoint is None:
         return TrainState()
@@ -140,6 +139,7 @@ def restore(parts: Parts, optimizer: Any, schedule: Any) -> TrainState:
                          mend="resume_from_checkpoint=none, or continue its weights with adapter_name_or_path")
     snapshot.read_optimizer(optimizer, parts.model, checkpoint.path)
     snapshot.read_schedule(schedule, checkpoint.path)
+    snapshot.read_loss_scale(scaler, checkpoint.path)
     rank = parts.start.store.ranks.rank
     if (checkpoint.path / f"random-{rank}.json").is_file():
         snapshot.read_random(rank, checkpoint.path)

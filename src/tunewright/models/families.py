@@ -66,11 +66,6 @@ def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() == 3 and ".experts." in name}
 
 
-def norms(model: nn.Module) -> dict[str, nn.Module]:
-    """Normalisation layers, by name."""
-    return {name: module for name, module in model.named_modules() if "norm" in type(module).__name__.lower()}
-
-
 def kind(name: str) -> str:
     """`name` with layer and expert numbers replaced by `*`: the same for like modules of all layers."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
