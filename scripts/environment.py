@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-EXTRAS: Final = {"demo": "[arrow,demo]", "test": "[arrow,demo,metrics,tensorboard,dev]"}
+EXTRAS: Final = {"demo": "[arrow,demo]", "test": "[arrow,demo,metrics,onnx,quant,tensorboard,dev]"}
 COVERS: Final = {"demo": ("demo", "test"), "test": ("test",)}
 """Which environments will do: whoever has the one for tests has the one for the demo."""
 

@@ -2,12 +2,14 @@
 
     python scripts/generate.py --write | --check | --adopt-demo-report REPORT
 
-docs/parameters.md and docs/schema.json come from the parameters' declarations; the figures in README.md from
+docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations; the registry of effect tests from
+the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -63,9 +65,38 @@ def figures(report: Mapping[str, Any]) -> str:
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 
+def coverage() -> str:
+    """What becomes of every name of every vocabulary."""
+    from tunewright.dialects.coverage import coverage_text
+
+    return coverage_text()
+
+
+def effects() -> str:
+    """Parameter -> the test marked `@effect("parameter")`, by reading the tests without running them."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, field in _marks(path):
+            found.setdefault(field, f"{path.relative_to(ROOT)}::{name}")
+    return json.dumps(dict(sorted(found.items())), indent=1) + "\n"
+
+
+def _marks(path: Path) -> list[tuple[str, str]]:
+    """(test, parameter) for each `@pytest.mark.effect("parameter", ...)` of a file."""
+    text = path.read_text(encoding="utf-8")
+    if "mark.effect(" not in text:
+        return []
+    return [(function.name, argument.value)
+            for function in ast.walk(ast.parse(text)) if isinstance(function, ast.FunctionDef)
+            for mark in function.decorator_list if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.effect"
+            for argument in mark.args if isinstance(argument, ast.Constant)]
+
+
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/parameters.md": parameters,
     "docs/schema.json": schema,
+    "src/tunewright/dialects/effects.json": effects,
+    "docs/coverage.md": coverage,
     "README.md": readme,
 }
 

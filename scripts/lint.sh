@@ -18,5 +18,5 @@ step "ruff" .venv/bin/ruff check --output-format concise src tests scripts
 step "mypy" .venv/bin/mypy
 step "import rules" .venv/bin/lint-imports --no-logo
 step "generated files" .venv/bin/python scripts/generate.py --check
-step "coverage of the vocabularies" .venv/bin/python -m tunewright.dialects.coverage tests/spec/ledger.yaml
+step "coverage of the vocabularies" .venv/bin/tunewright coverage
 exit "$status"

@@ -20,6 +20,7 @@ COMMANDS: Final = Registry("command", (
     Entry("check", "tunewright.commands.check:run", "Find everything wrong with a configuration before a model is opened."),
     Entry("explain", "tunewright.commands.explain:run", "Explain a parameter, or where a run's values come from."),
     Entry("convert", "tunewright.commands.convert:run", "Rewrite a configuration in another vocabulary."),
+    Entry("coverage", "tunewright.commands.coverage:run", "Show which names of which vocabulary are honoured."),
     Entry("preview", "tunewright.commands.preview:run", "Show the tokens of rows, trained and not trained."),
     Entry("demo", "tunewright.commands.demo:run", "Fine-tune a small model on this machine, from start to finish."),
     Entry("env", "tunewright.commands.env:run", "Show versions, devices and memory."),

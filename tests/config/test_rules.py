@@ -47,6 +47,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("no-output", {"output_dir": None}, {}),
     ("nothing-to-do", {"do_train": False}, {"do_train": False, "do_predict": True, "val_size": 0.1}),
     ("extra-work-without-data", {"do_eval": True}, {"do_eval": True, "eval_dataset": ("e",)}),
+    ("nothing-trains", {"finetuning_type": "none"}, {"finetuning_type": "none", "do_train": False, "do_eval": True, "val_size": 0.1}),
     ("no-layers", {"finetuning_type": "freeze", "freeze_trainable_layers": 0},
      {"finetuning_type": "freeze", "freeze_trainable_layers": -2}),
     ("broken-pattern", {"additional_target": ("a(",)}, {"lora_target": ("layers\\.[0-9]{1,2}\\.q_proj",)}),

@@ -53,14 +53,20 @@ RECOGNISED = [
     ("padding_free: true\n", [], "native"),
     ("lora:\n  lora_rank: 4\n", [], "native"),
     ("do_train: true\n", [], "llamafactory"),
-    ("preprocessing_batch_size: 1000\n", [], "llamafactory"),
+    ("preprocessing_batch_size: 1000\n", [], "native"),
+    ("push_to_hub_model_id: null\n", [], "llamafactory"),
     ("do_train: true\npadding_free: true\n", [], "native"),
-    ("disable_gradient_checkpointing: true\n", [], "llamafactory"),
-    ("seed: 1\n", ["--evaluation_strategy", "no"], "llamafactory"),
+    ("stage: sft\ndisable_gradient_checkpointing: true\n", [], "llamafactory"),
+    ("fp32: false\ndisable_gradient_checkpointing: true\n", [], "cli_reference"),
+    ("learning_rate: 1\n", ["--lora_r", "4", "--padding_free"], "qlora_script"),
+    ('{"train_mode": "lora"}', [], "sft_json"),
+    ("training:\n  lr: 1e-5\n", [], "mindspeed_fsdp2"),
+    ("data:\n  cutoff_len: 64\n", [], "native"),
+    ("data:\n  cutoff_len: 64\ntraining:\n  max_steps: 3\n", [], "mindspeed_fsdp2"),
     ("seed: 1\n", ["--do_train"], "native"),
     ("dialect: native\ndo_train: true\n", [], "native"),
     ("dialect: native\n", ["--dialect", "llamafactory"], "llamafactory"),
-    ("evaluation_strategy: 'no'\n", ["--padding_free"], "llamafactory"),
+    ("stage: sft\nevaluation_strategy: 'no'\n", ["--padding_free"], "llamafactory"),
 ]
 
 
@@ -68,6 +74,13 @@ RECOGNISED = [
 def test_recognition(text: str, arguments: list[str], dialect: str) -> None:
     """A vocabulary is given, or recognised by keys that only it has; our own names may follow any file on the command line."""
     assert read(text, *arguments).dialect == dialect
+
+
+def test_ambiguity_names_every_candidate() -> None:
+    """Names that several other vocabularies have, and ours has not, do not tell which defaults are meant."""
+    with pytest.raises(ConfigError, match=r"^c\.yaml:1: evaluation_strategy: is a name of llamafactory, cli_reference and qlora_script, "
+                                          r"whose defaults differ; say which: dialect: llamafactory$"):
+        read("evaluation_strategy: 'no'\n")
 
 
 def test_dialect_argument_wins() -> None:
@@ -108,7 +121,6 @@ def test_secrets_are_never_shown() -> None:
         with pytest.raises(ConfigError) as refused:
             read(f"{key}: hf_SECRETVALUE\n")
         assert "SECRETVALUE" not in str(refused.value) and "environment variable" in str(refused.value)
-    assert read("hf_hub_token: null\n").dialect == "llamafactory"
 
 
 def test_notes_for_values_that_nothing_reads() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tunewright.config import checks
 from tunewright.config.table import Row, names_in, table, values
 from tunewright.dialects.converters import CONVERTERS
-from tunewright.dialects.native import CONVERT
+from tunewright.dialects.native import NATIVE
 from tunewright.dialects.read import Reading, read_config
 from tunewright.dialects.translate import to_text, translate
 from tunewright.errors import ConfigError
@@ -46,7 +46,7 @@ def settings(dialect: str) -> st.SearchStrategy[dict[str, Any]]:
 
     def theirs(row: Row, value: Any) -> tuple[str, Any]:
         alias = names_in(dialect)[row.field][1] if dialect == "native" else row.param.names[dialect][0]
-        convert = CONVERT.get(row.field) if dialect == "native" else alias.convert
+        convert = NATIVE.convert.get(row.field) if dialect == "native" else alias.convert
         return alias.name, CONVERTERS[convert].theirs(value) if convert else list(value) if isinstance(value, tuple) else value
 
     several = st.lists(st.sampled_from(rows).flatmap(lambda row: value_of(row).map(lambda value: theirs(row, value))), max_size=12)
@@ -124,14 +124,14 @@ def test_report_of_every_kind(tmp_path: Path) -> None:
 def test_old_names_are_renamed(tmp_path: Path) -> None:
     """A deprecated name becomes the present one."""
     path = tmp_path / "c.yaml"
-    path.write_text("evaluation_strategy: epoch\nval_size: 0.1\n")
+    path.write_text("stage: sft\nevaluation_strategy: epoch\nval_size: 0.1\n")
     report = translate(read_config([str(path)]), "native").report
     assert [line.text() for line in report if line.field == "eval_strategy"] == ["renamed: evaluation_strategy -> eval_strategy"]
 
 
 def test_every_value_has_a_form_in_both_vocabularies() -> None:
     """theirs, then ours, of every converter gives back the default in each readable vocabulary."""
-    for name, convert in {**{row.field: alias.convert for row, alias in names_in("llamafactory").values()}, **CONVERT}.items():
+    for name, convert in {**{row.field: alias.convert for row, alias in names_in("llamafactory").values()}, **NATIVE.convert}.items():
         if convert not in (None, "adafactor_switch", "null_is_absent"):
             value = table()[name].param.default
             ours = CONVERTERS[convert].ours(CONVERTERS[convert].theirs(value))

@@ -70,7 +70,7 @@ def test_an_environment_is_made_once_and_mended_when_it_breaks(
     environment.prepare(clone, "demo")
     assert installs == []
     environment.prepare(clone, "test")
-    assert installs.pop()[-1] == f"{clone}[arrow,demo,metrics,tensorboard,dev]"
+    assert installs.pop()[-1] == f"{clone}[arrow,demo,metrics,onnx,quant,tensorboard,dev]"
     environment.prepare(clone, "demo")
     assert installs == [], "the environment for tests does for the demo"
     (pip,) = venv.glob("lib/python*/site-packages/pip")

@@ -9,8 +9,9 @@ from pathlib import Path
 from tunewright.config.coerce import range_of
 from tunewright.config.literals import show
 from tunewright.config.param import DIALECTS
+from tunewright.config.refused.table import refusers
 from tunewright.config.table import Row, group_types, nearest, owners, table, values
-from tunewright.dialects.pending import load_pending
+from tunewright.dialects.refusals import reason
 from tunewright.errors import UsageError, refuse
 
 USAGE = """usage: tunewright explain                          every parameter in one line
@@ -46,11 +47,11 @@ def find(word: str) -> tuple[str, Row]:
         known = owners(name[3:])
     if known:
         return name, known[0][1]
-    pending = load_pending("llamafactory")
-    if pending.knows(name):
-        area = pending.areas.get(name) or pending.areas[name.removeprefix("no_")]
-        refuse(f"{name}: a name of llamafactory that is not built yet ({area})",
-               mend=f"its default {show(pending.inert.get(name, (None,))[0])} is accepted")
+    refused = refusers(name)
+    if refused:
+        _, parameter, inert = refused[0]
+        refuse(f"{name}: {parameter.meaning} A name of {', '.join(parameter.names)}; {reason(parameter)}",
+               mend=parameter.mend or (f"its default {show(inert.values[0])} is accepted" if inert.values else None))
     every = [*table(), *(alias.name for row in table().values() for several in row.param.names.values() for alias in several)]
     close = nearest(name, every)
     refuse(f"{word}: no parameter has this name", mend=f"did you mean {', '.join(close)}?" if close else

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import Alias, param
+from tunewright.config.param import NOT_BUILT, Alias, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,8 @@ class EvaluationConfig:
 class GenerationConfig:
     """How answers are generated in prediction and chat."""
 
-    do_sample: bool = param(True, "Sample instead of taking the likeliest token.", llamafactory="do_sample", recorded=False)
+    do_sample: bool = param(True, "Sample instead of taking the likeliest token.",
+        llamafactory=("do_sample", Alias("no_do_sample", convert="negate")), recorded=False)
     temperature: float = param(0.95, "Divides the logits; lower is more certain.", above=0, maximum=100,
         llamafactory="temperature", recorded=False)
     top_p: float = param(0.7, "Sample from the smallest set of tokens with this probability.", above=0, maximum=1,
@@ -132,6 +133,7 @@ class LoggingConfig:
     report_to: tuple[str, ...] = param(
         (), "Trackers beside the JSONL log that every run writes.", choices=("tensorboard", "none"),
         llamafactory=Alias("report_to", convert="trackers"), recorded=False,
+        refused_values={"wandb": NOT_BUILT, "mlflow": NOT_BUILT, "comet": NOT_BUILT},
         cli_reference=Alias("report_to", convert="trackers"),
         sft_json=Alias("report_to", default=("tensorboard",), convert="trackers"))
     run_name: str | None = param(None, "Name of the run for trackers.", llamafactory="run_name", recorded=False,

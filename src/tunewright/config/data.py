@@ -27,7 +27,7 @@ class DataConfig:
         (), "Evaluation sets, in the same forms as dataset.", llamafactory=Alias("eval_dataset", convert="comma_list"),
         mindspeed_fsdp2=Alias("eval_dataset", convert="comma_list"))
     dataset_dir: str = param("data", "Folder with dataset_info.json and the files it names.", llamafactory="dataset_dir",
-        cli_reference=Alias("dataset_dir", default=None), sft_json="train_file_path",
+        cli_reference=Alias("dataset_dir", convert="null_is_absent"), sft_json="train_file_path",
         mindspeed_fsdp2=Alias("dataset_dir", default="./configs/fsdp2/data"))
     val_size: float = param(
         0.0, "Part of the training set held out for evaluation: a fraction below 1, or a number of rows from 1 on.",
@@ -83,5 +83,5 @@ class TemplateConfig:
         mindspeed_fsdp2="default_system")
     enable_thinking: bool | None = param(
         True, "Thinking of reasoning models: on, off, or absent to keep rows as they are.",
-        llamafactory="enable_thinking",
+        llamafactory=Alias("enable_thinking", today=True),
         mindspeed_fsdp2="enable_thinking")

@@ -32,7 +32,7 @@ class ModelConfig:
         cli_reference="cache_dir", mindspeed_fsdp2="cache_dir")
     trust_remote_code: bool = param(
         False, "Run Python code that the model's repository brings. Leave it off unless you have read that code.",
-        llamafactory="trust_remote_code",
+        llamafactory=Alias("trust_remote_code", today=True),
         cli_reference="trust_remote_code", qlora_script=Alias("trust_remote_code", default=True),
         mindspeed_fsdp2="trust_remote_code")
     flash_attn: str = param(
@@ -46,8 +46,10 @@ class TokenizerConfig:
     """Which tokenizer implementation is used, and how."""
 
     use_fast_tokenizer: bool = param(
-        True, "Use the Rust tokenizer; masks need its character offsets.", llamafactory="use_fast_tokenizer",
-        cli_reference="use_fast_tokenizer", qlora_script=Alias("use_fast", default=False),
+        True, "Use the Rust tokenizer; masks need its character offsets.",
+        llamafactory=("use_fast_tokenizer", Alias("no_use_fast_tokenizer", convert="negate")),
+        cli_reference=("use_fast_tokenizer", Alias("no_use_fast_tokenizer", convert="negate")),
+        qlora_script=Alias("use_fast", default=False),
         mindspeed_fsdp2="use_fast_tokenizer")
     split_special_tokens: bool = param(
         False, "Split the text of special tokens that rows contain, in pre-training documents; conversations always do.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.config.param import Alias, param
+from tunewright.config.param import NOT_BUILT, Alias, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,7 @@ class OptimizerConfig:
 
     optim: str = param(
         "adamw_torch_fused", "Optimizer.", choices=("adamw_torch", "adamw_torch_fused", "adafactor"),
+        refused_values={"sgd": NOT_BUILT, "rmsprop": NOT_BUILT, "lion_8bit": NOT_BUILT, "adamw_hf": NOT_BUILT},
         llamafactory=(Alias("optim", default="adamw_torch"), Alias("adafactor", convert="adafactor_switch")),
         sft_json=Alias("optim", default="paged_adamw_32bit"),
         qlora_script=Alias("optim", default="paged_adamw_8bit"),
@@ -130,8 +131,9 @@ class PrecisionConfig:
         qlora_script=Alias("gradient_checkpointing", default=True), mindspeed_fsdp2="recompute")
     use_reentrant_gc: bool = param(
         False, "Use the reentrant form of gradient checkpointing; the gradients are the same.",
-        llamafactory=(Alias("gradient_checkpointing_kwargs", convert="reentrant_kwargs"), "use_reentrant_gc"),
-        cli_reference=Alias("use_reentrant_gc", default=True))
+        llamafactory=(Alias("gradient_checkpointing_kwargs", convert="reentrant_kwargs"),
+                      Alias("use_reentrant_gc", today=True)),
+        cli_reference=(Alias("use_reentrant_gc", default=True), Alias("no_use_reentrant_gc", convert="negate")))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,9 @@ class _Required:
         return "REQUIRED"
 
 
+NOT_BUILT: Final = "not built yet"
+"""Why something is refused that will be built."""
+
 SAME: Final[Any] = _Same()
 REQUIRED: Final[Any] = _Required()
 
@@ -39,13 +42,22 @@ class Alias:
     """A parameter's name in one vocabulary, where its default or the form of its value differ from ours.
 
     `default`: the vocabulary's default, in *our* form; `SAME` as ours. `convert`: name of a converter in
-    `dialects.converters` that takes the vocabulary's value to ours. `deprecated`: accepted with a note.
+    `dialects.converters` that takes the vocabulary's value to ours. `deprecated`: accepted with a note. `today`: LLaMA-Factory
+    has the name now, not in the release that its document describes.
     """
 
     name: str
     default: Any = SAME
     convert: str | None = None
     deprecated: bool = False
+    today: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """What a vocabulary that has no name for a parameter means by saying nothing, in our form."""
+
+    default: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,9 @@ class Param:
     """What a declaration says of one parameter besides its field name and type.
 
     `names` maps a vocabulary to the parameter's names there, the preferred one first. `minimum`/`maximum` are inclusive,
-    `above`/`below` exclusive. `choices` closes the set of values. `open_choices` are suggestions only.
+    `above`/`below` exclusive. `choices` closes the set of values. `refused_values`: values that a vocabulary has and we refuse,
+    each with the reason. `only_on`: the hardware or package without which the parameter cannot be honoured. `implied`: the
+    defaults of vocabularies that have no name for it.
     """
 
     default: Any
@@ -67,10 +81,13 @@ class Param:
     example: str | None
     secret: bool
     recorded: bool
+    refused_values: Mapping[str, str]
+    only_on: str | None
     names: Mapping[str, tuple[Alias, ...]]
+    implied: Mapping[str, Any]
 
 
-Names = str | Alias | tuple[str | Alias, ...] | None
+Names = str | Alias | Implied | tuple[str | Alias, ...] | None
 
 
 def param(  # noqa: PLR0913 - the declaration's vocabulary is the point of this function
@@ -86,6 +103,8 @@ def param(  # noqa: PLR0913 - the declaration's vocabulary is the point of this 
     example: str | None = None,
     secret: bool = False,
     recorded: bool = True,
+    refused_values: Mapping[str, str] | None = None,
+    only_on: str | None = None,
     llamafactory: Names = None,
     cli_reference: Names = None,
     sft_json: Names = None,
@@ -97,9 +116,10 @@ def param(  # noqa: PLR0913 - the declaration's vocabulary is the point of this 
     `recorded=False` marks a parameter that may change freely between a run and its resumption (paths, logging).
     """
     spoken = dict(zip(DIALECTS, (llamafactory, cli_reference, sft_json, qlora_script, mindspeed_fsdp2), strict=True))
-    names = {dialect: _aliases(given) for dialect, given in spoken.items() if given is not None}
+    names = {dialect: _aliases(given) for dialect, given in spoken.items() if isinstance(given, str | Alias | tuple)}
+    implied = {dialect: given.default for dialect, given in spoken.items() if isinstance(given, Implied)}
     declared = Param(default, meaning, unit, choices, minimum, maximum, above, below, example, secret, recorded,
-                     MappingProxyType(names))
+                     MappingProxyType(refused_values or {}), only_on, MappingProxyType(names), MappingProxyType(implied))
     if default is REQUIRED:
         return field(metadata={"param": declared})  # type: ignore[no-any-return]
     return field(default=default, metadata={"param": declared})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import Alias, param
+from tunewright.config.param import NOT_BUILT, Alias, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +12,7 @@ class RunControl:
     """Stage, output directory, seeds and device."""
 
     stage: str = param("sft", "Training algorithm.", choices=("pt", "sft"), llamafactory="stage",
+        refused_values={"rm": NOT_BUILT, "ppo": NOT_BUILT, "dpo": NOT_BUILT, "kto": NOT_BUILT},
         mindspeed_fsdp2="stage")
     do_train: bool = param(
         True, "Train.", llamafactory=Alias("do_train", default=False), recorded=False,

@@ -44,9 +44,11 @@ class Row:
         return _WORDS[self.base] + (" or null" if self.nullable else "")
 
     def default_in(self, dialect: str) -> Any:
-        """The default of `dialect`, in our form; ours where the vocabulary has no name for the parameter."""
+        """The default of `dialect`, in our form; ours where the vocabulary has no name for the parameter and implies nothing."""
         aliases = self.param.names.get(dialect, ())
-        return self.param.default if not aliases or aliases[0].default is SAME else aliases[0].default
+        if not aliases:
+            return self.param.implied.get(dialect, self.param.default)
+        return self.param.default if aliases[0].default is SAME else aliases[0].default
 
 
 @cache

@@ -12,8 +12,8 @@ class TuningConfig:
     """Full, freeze or LoRA."""
 
     finetuning_type: str = param(
-        "lora", "Which weights train: all, some of the model's own, or a low-rank adapter.",
-        choices=("lora", "freeze", "full"), llamafactory="finetuning_type",
+        "lora", "Which weights train: all, some of the model's own, a low-rank adapter, or none (to evaluate, predict or export only).",
+        choices=("lora", "freeze", "full", "none"), llamafactory="finetuning_type",
         cli_reference=Alias("finetuning_type", default="none"), sft_json="train_mode", qlora_script="training_recipe")
     print_param_status: bool = param(
         False, "Print every parameter with its shape and whether it trains.", llamafactory="print_param_status", recorded=False)

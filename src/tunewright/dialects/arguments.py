@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewright.config.param import DIALECTS
-from tunewright.config.table import group_types, names_in
+from tunewright.config.refused.table import refusers
+from tunewright.config.table import names_in
 from tunewright.dialects.dialect import Written
+from tunewright.dialects.known import READABLE, section_names
 from tunewright.errors import UsageError
 
 WHERE = "command line"
@@ -60,7 +61,7 @@ def refuse_bare_names(files: Sequence[str]) -> None:
 
 
 def _known_names() -> frozenset[str]:
-    return frozenset(name for dialect in ("native", *DIALECTS) for name in names_in(dialect))
+    return frozenset(name for dialect in READABLE for name in names_in(dialect))
 
 
 def _option(word: str, rest: list[str]) -> Written:
@@ -84,19 +85,17 @@ def _option(word: str, rest: list[str]) -> Written:
 
 def is_switch(name: str) -> bool:
     """Whether some vocabulary has a true-or-false parameter of that name."""
-    from tunewright.dialects.pending import load_pending
-
-    for dialect in ("native", *DIALECTS):
+    for dialect in READABLE:
         known = names_in(dialect)
         if name in known:
             row, alias = known[name]
             return row.base == "bool" or alias.convert in ("adafactor_switch", "attention_switch")
-    return isinstance(load_pending("llamafactory").inert.get(name, (None,))[0], bool)
+    return any(inert.name == name and inert.values and isinstance(inert.values[0], bool) for _, _, inert in refusers(name))
 
 
 def _name(key: str) -> tuple[str, str | None]:
     group, dot, name = key.lstrip("-").replace("-", "_").rpartition(".")
-    return (name, group) if dot and group in group_types() else (f"{group}{dot}{name}", None)
+    return (name, group) if dot and group in section_names() else (f"{group}{dot}{name}", None)
 
 
 def _written(key: str, value: object) -> Written:

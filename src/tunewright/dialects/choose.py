@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunewright.config.table import group_types, table
 from tunewright.dialects.dialect import Dialect, Written
 from tunewright.dialects.known import READABLE, get_dialect
 from tunewright.errors import InputError, Problem, refuse
@@ -21,16 +22,13 @@ class Choice:
 
 
 def choose(in_files: Sequence[Written], in_arguments: Sequence[Written], given: str | None) -> Choice:
-    """The vocabulary: the one given, the `dialect:` key, or the recognised one; ours where nothing speaks for another.
-
-    Names of ours that the other vocabulary has no name for may be used on the command line with any file.
-    """
+    """The vocabulary: the one given, the `dialect:` key, or the recognised one; ours where nothing speaks for another."""
     if given is not None:
         return Choice(get_dialect(given, where="command line"))
     keys = [one for one in in_files if one.name == "dialect"]
     if keys:
         return Choice(_from_keys(keys))
-    return _recognised(list(in_files), [*in_files, *in_arguments])
+    return _recognised(in_files, in_arguments)
 
 
 def _from_keys(keys: list[Written]) -> Dialect:
@@ -45,20 +43,62 @@ def _from_keys(keys: list[Written]) -> Dialect:
         refuse(f"dialect: {error.message}", where=keys[0].where, mend=error.mend)
 
 
-def _recognised(in_files: list[Written], everything: list[Written]) -> Choice:
-    native, factory = READABLE["native"], READABLE["llamafactory"]
-    ours, theirs = native.recognise(in_files).strong, factory.recognise(everything).strong
-    if ours and theirs:
-        problem = Problem(
-            f"{theirs[0].key}: is a name of the llamafactory vocabulary, but {ours[0].key} at {ours[0].where} is one of native",
-            where=theirs[0].where, mend="keep to one vocabulary", rule="mixed-vocabularies")
-        fewer = ours if len(ours) < len(theirs) else theirs
-        return Choice(factory if fewer is ours else native, (problem,), foreign=frozenset(one.name for one in fewer))
-    if theirs:
-        return Choice(factory)
-    weak = factory.recognise(in_files).weak
-    if ours or not weak:
-        return Choice(native)
-    note = (f"{weak[0].where}: {weak[0].key}: read in the llamafactory vocabulary, with its defaults, because of this key; "
-            "write `dialect: native` for ours, or `dialect: llamafactory` to be silent")
-    return Choice(factory, notes=(note,))
+def _recognised(in_files: Sequence[Written], in_arguments: Sequence[Written]) -> Choice:
+    """The vocabulary that has every name of the files; several are told apart by the command line, and ours wins among them.
+
+    Our own names may follow any file on the command line.
+    """
+    fitting = [one for one in READABLE.values() if all(_fits(one, key) for key in in_files)]
+    if not fitting:
+        return _closest(in_files)
+    narrowed = [one for one in fitting if all(one.knows(key.name) or key.name in table() for key in in_arguments)]
+    own = [one for one in narrowed if all(one.knows(key.name) for key in in_arguments)] if not in_files else narrowed
+    candidates = own or narrowed or fitting
+    if candidates[0].name == "native":
+        return _usual(in_files, candidates)
+    if len(candidates) == 1:
+        return Choice(candidates[0])
+    return _ambiguous(candidates, [*in_files, *in_arguments])
+
+
+def _fits(dialect: Dialect, one: Written) -> bool:
+    """Whether the vocabulary has the name, where it stands."""
+    if one.group is None:
+        return dialect.knows(one.name)
+    if dialect.name == "native":
+        return one.group in group_types()
+    return one.group in dialect.sections.get(one.name, ())
+
+
+def _usual(in_files: Sequence[Written], candidates: Sequence[Dialect]) -> Choice:
+    """Ours, or another whose files usually have a name that ours have no use for."""
+    for dialect in candidates[1:]:
+        usual = [one for one in in_files if one.name in dialect.usual]
+        if usual:
+            note = (f"{usual[0].where}: {usual[0].key}: read in the {dialect.name} vocabulary, with its defaults, because of this key; "
+                    f"write `dialect: native` for ours, or `dialect: {dialect.name}` to be silent")
+            return Choice(dialect, notes=(note,))
+    return Choice(READABLE["native"])
+
+
+def _ambiguous(candidates: Sequence[Dialect], written: Sequence[Written]) -> Choice:
+    native = READABLE["native"]
+    telling = next(one for one in written if not _fits(native, one))
+    names = [one.name for one in candidates]
+    problem = Problem(f"{telling.key}: is a name of {', '.join(names[:-1])} and {names[-1]}, whose defaults differ", where=telling.where,
+                      mend=f"say which: dialect: {names[0]}", rule="ambiguous-vocabulary")
+    return Choice(candidates[0], (problem,))
+
+
+def _closest(in_files: Sequence[Written]) -> Choice:
+    """No vocabulary has all the names: the one that has most of them; names that only another has are a mixture."""
+    best = max(READABLE.values(), key=lambda dialect: sum(_fits(dialect, one) for one in in_files))
+    strange = [one for one in in_files if not _fits(best, one)]
+    for other in READABLE.values():
+        foreign = [one for one in strange if _fits(other, one)]
+        own = [one for one in in_files if _fits(best, one) and not _fits(other, one)]
+        if foreign and own:
+            problem = Problem(f"{foreign[0].key}: is a name of the {other.name} vocabulary, but {own[0].key} at {own[0].where} is one of "
+                              f"{best.name}", where=foreign[0].where, mend="keep to one vocabulary", rule="mixed-vocabularies")
+            return Choice(best, (problem,), foreign=frozenset(one.name for one in foreign))
+    return _usual(in_files, [best, *(one for one in READABLE.values() if one.usual)]) if best.name == "native" else Choice(best)

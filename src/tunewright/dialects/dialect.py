@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tunewright.config.origin import Source
 from tunewright.config.param import Alias
-from tunewright.config.table import Row
+from tunewright.config.refused.table import refused_in
+from tunewright.config.table import Row, names_in
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One value as the user wrote it: `key` in their spelling, `name` with underscores and without its group."""
+    """One value as the user wrote it: `key` in their spelling, `name` with underscores and without its section."""
 
     key: str
     name: str
@@ -21,14 +22,6 @@ class Written:
     where: str
     source: Source
     group: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Keys that speak for a vocabulary: no other readable one has the `strong` ones; the `weak` ones are only usual there."""
-
-    strong: tuple[Written, ...] = ()
-    weak: tuple[Written, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +40,45 @@ class Refusal:
     mend: str
 
 
-class Dialect(Protocol):
-    """A vocabulary: pure functions over what was written; the names and defaults are in the declarations."""
+def as_written(values: Mapping[str, Written]) -> Restructured:
+    """The values of a vocabulary whose structure is ours."""
+    return Restructured(values)
 
-    @property
-    def name(self) -> str:
-        """The identifier, as in `--dialect`."""
+
+def no_change(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The defaults of a vocabulary that do not depend on what was written."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A vocabulary as a value: its names and defaults are in the declarations; here is what goes beyond names and defaults.
+
+    `restructure`: values whose structure, not only name or form, differs from ours, brought into ours. `adjust`: field -> value of
+    the defaults that depend on which fields were written. `sections`: name -> the sections of a file that it may stand in, in a
+    vocabulary whose files have sections. `usual`: names that only files in this vocabulary usually have, although ours has them
+    too. `convert`: names whose values take more forms than the declaration says.
+    """
+
+    name: str
+    restructure: Callable[[Mapping[str, Written]], Restructured] = as_written
+    adjust: Callable[[Mapping[str, Any]], Mapping[str, Any]] = no_change
+    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    usual: tuple[str, ...] = ()
+    convert: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> Mapping[str, tuple[Row, Alias]]:
-        """Every name with the parameter it stands for."""
+        """Every honoured name with the parameter it stands for."""
+        known = names_in(self.name)
+        if not self.convert:
+            return known
+        return {name: (row, replace(alias, convert=self.convert.get(name, alias.convert))) for name, (row, alias) in known.items()}
 
-    def recognise(self, written: list[Written]) -> Evidence:
-        """What in a file speaks for this vocabulary."""
+    def refuses(self, name: str) -> bool:
+        """Whether the vocabulary has this name, or the one it negates, and it is not honoured."""
+        known = refused_in(self.name)
+        return name in known or (name.startswith("no_") and name[3:] in known)
 
-    def restructure(self, values: Mapping[str, Written]) -> Restructured:
-        """Values whose structure, not only name or form, differs from ours, brought into ours."""
-
-    def refusal(self, written: Written) -> Refusal | None:
-        """Why a name that is known but not honoured is refused; None if its value changes nothing or the name is unknown."""
-
-    def is_pending(self, name: str) -> bool:
-        """Whether the vocabulary has this name, but nothing honours it yet."""
-
-    def value_refusal(self, row: Row, value: Any) -> Refusal | None:
-        """Why a value that the vocabulary has is refused; None if it is not one of those."""
+    def knows(self, name: str) -> bool:
+        """Whether the vocabulary has this name, honoured or not."""
+        return name in names_in(self.name) or (name.startswith("no_") and name[3:] in names_in(self.name)) or self.refuses(name)

@@ -9,10 +9,11 @@ from typing import Any
 from tunewright.config.coerce import BadValueError, coerce
 from tunewright.config.literals import show
 from tunewright.config.param import Alias
+from tunewright.config.refused.table import refusers
 from tunewright.config.table import Row, nearest, owners, table
 from tunewright.dialects.converters import ABSENT, CONVERTERS
 from tunewright.dialects.dialect import Dialect, Refusal, Written
-from tunewright.dialects.pending import TOKEN_VARIABLES, looks_secret
+from tunewright.dialects.refusals import TOKEN_VARIABLES, looks_secret, name_refusal, reason, value_refusal
 from tunewright.errors import Problem
 
 
@@ -44,12 +45,13 @@ def _interpret_one(one: Written, dialect: Dialect, found: Interpretation) -> Non
             found.problems.append(_problem(one, refusal.what, refusal.mend))
         return
     row, alias, one = target
-    if one.group is not None and one.group != row.group:
-        found.problems.append(_problem(one, f"belongs to the group {row.group}, not to {one.group}", f"write {row.path}"))
+    places = dialect.sections.get(one.name, (row.group,))
+    if one.group is not None and one.group not in places:
+        found.problems.append(_problem(one, f"belongs to the group {places[0]}, not to {one.group}", f"write {places[0]}.{one.name}"))
         return
-    pending = dialect.value_refusal(row, one.value)
-    if pending is not None:
-        found.problems.append(_problem(one, pending.what, pending.mend, row))
+    refusal = value_refusal(row, one.value)
+    if refusal is not None:
+        found.problems.append(_problem(one, refusal.what, refusal.mend, row))
         found.bad.add(row.field)
         return
     try:
@@ -110,8 +112,8 @@ def _refused(one: Written, dialect: Dialect) -> Refusal | None:
     if one.name in TOKEN_VARIABLES and one.value not in (None, "", False):
         return Refusal("a secret does not belong in a configuration or on a command line",
                        f"set the environment variable {TOKEN_VARIABLES[one.name]}")
-    if dialect.is_pending(one.name):
-        return dialect.refusal(one)
+    if dialect.refuses(one.name):
+        return name_refusal(one, dialect)
     if one.name in TOKEN_VARIABLES:
         return None
     known = owners(one.name)
@@ -119,6 +121,11 @@ def _refused(one: Written, dialect: Dialect) -> Refusal | None:
         return Refusal("a secret does not belong in a configuration or on a command line", "set it as an environment variable")
     if known:
         return _foreign(*known[0], dialect)
+    others = refusers(one.name)
+    if others:
+        theirs, parameter, _ = others[0]
+        what = f"is a name of the {theirs} vocabulary, not of {dialect.name}, and {reason(parameter)}"
+        return Refusal(what, parameter.mend or "remove it")
     close = nearest(one.name, dialect.names(), 1)
     return Refusal("unknown key", f"did you mean {close[0]}?" if close else "`tunewright explain` lists the known ones")
 

@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Final
 
 from tunewright.config.literals import show
-from tunewright.config.param import Alias
-from tunewright.config.table import Row, names_in, table
-from tunewright.dialects.dialect import Evidence, Refusal, Restructured, Written
-from tunewright.dialects.pending import load_pending
-
-_WEAK = ("do_train",)
-"""Names that our own files have no use for, but that every training file of LLaMA-Factory has."""
+from tunewright.config.table import table
+from tunewright.dialects.dialect import Dialect, Restructured, Written
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaFactory:
-    """LLaMA-Factory's names and defaults."""
-
-    name: str = "llamafactory"
-
-    def names(self) -> Mapping[str, tuple[Row, Alias]]:
-        return names_in("llamafactory")
-
-    def recognise(self, written: list[Written]) -> Evidence:
-        own = [one for one in written if one.group is None and one.name in self.names() and one.name not in table()]
-        weak = [one for one in written if one.name in _WEAK or self.is_pending(one.name)]
-        return Evidence(tuple(own), tuple(weak))
-
-    def restructure(self, values: Mapping[str, Written]) -> Restructured:
-        values, checkpointing = _checkpointing(values)
-        values, timeout = _timeout(values)
-        values, packing = _neat_packing(values)
-        return Restructured(values, checkpointing + timeout + packing)
-
-    def refusal(self, written: Written) -> Refusal | None:
-        return load_pending("llamafactory").refusal(written)
-
-    def is_pending(self, name: str) -> bool:
-        return load_pending("llamafactory").knows(name)
-
-    def value_refusal(self, row: Row, value: Any) -> Refusal | None:
-        pending = load_pending("llamafactory").values.get(row.field, ())
-        given = value if isinstance(value, list | tuple) else str(value).split(",")
-        unbuilt = [one for one in given if one in pending]
-        if not unbuilt:
-            return None
-        return Refusal(f"'{unbuilt[0]}' is not built yet", f"choose one of {', '.join(show(one) for one in row.param.choices or ())}")
+def restructure(values: Mapping[str, Written]) -> Restructured:
+    """What LLaMA-Factory does beyond its document."""
+    values, checkpointing = _checkpointing(values)
+    values, timeout = _timeout(values)
+    values, packing = _neat_packing(values)
+    return Restructured(values, checkpointing + timeout + packing)
 
 
 def _is(written: Written | None, truth: bool) -> bool:
@@ -85,3 +53,7 @@ def _neat_packing(values: Mapping[str, Written]) -> tuple[Mapping[str, Written],
         return values, ()
     note = f"{given.where}: {given.key}: true turns packing on, as in LLaMA-Factory"
     return {**values, "packing": replace(given, name="packing", value=True)}, (note,) if _is(packing, False) else ()
+
+
+LLAMAFACTORY: Final = Dialect("llamafactory", restructure, usual=("do_train",))
+"""LLaMA-Factory's names and defaults. Our own files have no use for do_train, but every training file of LLaMA-Factory has it."""

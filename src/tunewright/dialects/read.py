@@ -13,12 +13,13 @@ from tunewright.config.derive import derived
 from tunewright.config.origin import Origin
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
-from tunewright.config.table import build, defaults, group_types, table
+from tunewright.config.table import build, defaults, table
 from tunewright.dialects.arguments import parse_arguments, refuse_bare_names
 from tunewright.dialects.choose import Choice, choose
 from tunewright.dialects.dialect import Dialect, Written
 from tunewright.dialects.document import Document, read_document
 from tunewright.dialects.interpret import Interpretation, interpret
+from tunewright.dialects.known import section_names
 from tunewright.errors import ConfigError, Problem
 
 
@@ -89,7 +90,7 @@ def _examined(
     structure = choice.dialect.restructure(merged)
     found = interpret(structure.values.values(), choice.dialect, ignored=choice.foreign)
     problems += found.problems
-    config = build({**defaults(choice.dialect.name), **found.values})
+    config = build({**defaults(choice.dialect.name), **choice.dialect.adjust(found.values), **found.values})
     origins = _origins(choice.dialect, found)
     findings = checks.findings(config, replace(context, origins=origins), skip=found.bad)
     problems += [finding.problem for finding in findings if finding.is_error]
@@ -102,7 +103,7 @@ def written_in(document: Document) -> list[Written]:
     """The settings of a file in order; those below the name of a group carry it."""
     found = []
     for key, value in document.values.items():
-        if isinstance(value, Mapping) and key in group_types() and key not in ("dataset", "eval_dataset"):
+        if isinstance(value, Mapping) and key in section_names():
             found += [_from_file(document, (key, inner), one) for inner, one in value.items()]
         else:
             found.append(_from_file(document, (key,), value))

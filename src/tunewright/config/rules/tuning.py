@@ -7,6 +7,11 @@ import re
 from tunewright.config.rules.rule import Broken, Case, Rule
 
 
+def nothing_trains(case: Case) -> str | None:
+    wanted = case.run.tuning.finetuning_type == "none" and case.run.run.do_train
+    return "is none: nothing would train" if wanted else None
+
+
 def no_layers(case: Case) -> str | None:
     wanted = case.run.tuning.finetuning_type == "freeze" and case.run.freeze.freeze_trainable_layers == 0
     return "0 layers train nothing" if wanted and not case.run.freeze.freeze_extra_modules else None
@@ -68,6 +73,7 @@ def small_loraplus_ratio(case: Case) -> str | None:
 
 
 RULES = (
+    Rule("nothing-trains", ("finetuning_type", "do_train"), nothing_trains, "write lora, freeze or full", purposes=("train",)),
     Rule("no-layers", ("freeze_trainable_layers", "finetuning_type", "freeze_extra_modules"), no_layers,
          "write 2 for the last two layers, -2 for the first two"),
     Rule("broken-pattern", ("lora_target", "additional_target"), broken_pattern, "write module names, or a valid regular expression"),

@@ -1,0 +1,51 @@
+"""Data and templates. Standard library only."""
+
+from __future__ import annotations
+
+from tunewright.config.refused.declaration import inert, refused
+
+REFUSED = (
+    refused("template_file", "Loads a custom prompt template from this file.", cli_reference=inert("template_file", None)),
+    refused("template_type", "Output form of the template: chat has conversation structure, completion has no assistant part.",
+            cli_reference=inert("template_type", "default")),
+    refused("prompt_column", "Dataset column that holds the prompt (instruction).", cli_reference=inert("prompt_column", "instruction")),
+    refused("query_column", "Dataset column that holds the user query.", cli_reference=inert("query_column", "input")),
+    refused("response_column", "Dataset column that holds the answer.", cli_reference=inert("response_column", "output")),
+    refused("history_column", "Dataset column that holds earlier turns of a conversation.",
+            cli_reference=inert("history_column", "history")),
+    refused("remove_unused_columns", "Drops dataset columns the model's forward does not accept.",
+            llamafactory=(inert("remove_unused_columns", True, False), inert("no_remove_unused_columns", False)),
+            sft_json=inert("remove_unused_columns", False, True)),
+    refused("streaming", "Reads datasets as a stream instead of loading them whole into memory.",
+            llamafactory=inert("streaming", False), mindspeed_fsdp2=inert("streaming", False)),
+    refused("buffer_size", "Size of the shuffle buffer from which streamed examples are drawn at random.",
+            llamafactory=inert("buffer_size", 16384), mindspeed_fsdp2=inert("buffer_size", 16384)),
+    refused(
+        "mix_strategy",
+        "Combines datasets by concatenation, or by interleaving that stops at the first (under) or last (over) exhausted one.",
+        llamafactory=inert("mix_strategy", "concat"), mindspeed_fsdp2=inert("mix_strategy", "concat")),
+    refused("interleave_probs", "Comma-separated sampling probability of each dataset when interleaving.",
+            llamafactory=inert("interleave_probs", None), mindspeed_fsdp2=inert("interleave_probs", None)),
+    refused("preprocessing_batch_size", "Number of samples handled per preprocessing batch.",
+            llamafactory=inert("preprocessing_batch_size", 1000), mindspeed_fsdp2=inert("preprocessing_batch_size", 1000)),
+    refused("tool_format", "Chooses the tool-call format used to build function-calling examples.",
+            llamafactory=inert("tool_format", None), mindspeed_fsdp2=inert("tool_format", None)),
+    refused("tokenized_path", "Saves tokenized data to this path, or loads it from there when it exists.",
+            llamafactory=inert("tokenized_path", None), mindspeed_fsdp2=inert("tokenized_path", None)),
+    refused("label_names", "Names the input keys treated as labels.", llamafactory=inert("label_names", None)),
+    refused("length_column_name", "Dataset column holding precomputed sequence lengths.",
+            llamafactory=inert("length_column_name", "length")),
+    refused("sortish_sampler", "Uses a sampler that roughly sorts by length with randomness.",
+            llamafactory=inert("sortish_sampler", False)),
+    refused("data_shared_file_system", "Declares that datasets lie on a file system shared by the nodes.",
+            mindspeed_fsdp2=inert("data_shared_file_system", False)),
+    refused("data_manager_type", "Chooses the data pipeline: lf for fine-tuning data, mg for pre-training data.",
+            mindspeed_fsdp2=inert("data_manager_type", "lf")),
+    refused("split", "Comma-separated proportions of training, validation and test data.", mindspeed_fsdp2=inert("split", "100,0,0")),
+    refused("create_attention_mask_in_dataloader", "Builds the attention mask inside the data loader.",
+            mindspeed_fsdp2=inert("create_attention_mask_in_dataloader", False)),
+    refused("no_shared_storage", "Declares that nodes do not share storage, so each builds its own data index.",
+            mindspeed_fsdp2=inert("no_shared_storage", False)),
+    refused("dataloader_type", "Data-loader order; single reads sequentially.", mindspeed_fsdp2=inert("dataloader_type", "single")),
+    refused("disable_shuffling", "Keeps training data in its original order.", mindspeed_fsdp2=inert("disable_shuffling", False)),
+)

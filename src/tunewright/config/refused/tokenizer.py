@@ -1,0 +1,23 @@
+"""Tokenizers and vocabulary. Standard library only."""
+
+from __future__ import annotations
+
+from tunewright.config.refused.declaration import inert, refused
+
+REFUSED = (
+    refused("tokenizer_type", "Chooses the tokenizer class family.", qlora_script=inert("tokenizer_type", "llama")),
+    refused("resize_vocab", "Resizes the tokenizer vocabulary and output_layer/lm_head dimensions to fit added tokens.",
+            llamafactory=inert("resize_vocab", False), cli_reference=inert("resize_vocab", False),
+            mindspeed_fsdp2=inert("resize_vocab", False)),
+    refused("add_tokens", "Adds these comma-separated ordinary (non-special) tokens to the tokenizer.",
+            cli_reference=inert("add_tokens", None), mindspeed_fsdp2=inert("add_tokens", None)),
+    refused("add_special_tokens", "Adds these comma-separated special tokens to the tokenizer so each encodes to one id.",
+            llamafactory=inert("new_special_tokens", None), cli_reference=inert("add_special_tokens", None),
+            mindspeed_fsdp2=inert("add_special_tokens", None)),
+    refused("tokenizer_name_or_path", "Tokenizer path or name; needed only when it differs from model_name_or_path.",
+            mindspeed_fsdp2=inert("tokenizer_name_or_path", None)),
+    refused("new_special_tokens_config", "YAML file mapping new special tokens to descriptions used for semantic initialization.",
+            mindspeed_fsdp2=inert("new_special_tokens_config", None)),
+    refused("init_special_tokens", "Embedding initialization for new special tokens: noise around the mean, description-based, or both.",
+            mindspeed_fsdp2=inert("init_special_tokens", "noise_init")),
+)
