@@ -25,6 +25,7 @@ COMMANDS: Final = Registry("command", (
     Entry("demo", "tunewright.commands.demo:run", "Fine-tune a small model on this machine, from start to finish."),
     Entry("env", "tunewright.commands.env:run", "Show versions, devices and memory."),
     Entry("version", "tunewright.commands.version:run", "Show the version."),
+    Entry("completion", "tunewright.commands.completion:run", "Print a completion script for a shell."),
     Entry("schema", "tunewright.commands.schema:run", "Print the JSON Schema of configuration files for editors."),
 ))
 

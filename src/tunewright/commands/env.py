@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from tunewright import __version__
+from tunewright.config.environment import VARIABLES
+from tunewright.errors import UsageError
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "datasets", "pyarrow", "pyyaml", "huggingface-hub",
             "tensorboard", "matplotlib", "rich", "gguf")
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WORLD_SIZE", "TUNEWRIGHT_DEBUG")
 
-USAGE = "usage: tunewright env\n\nShow versions, devices and memory. Nothing secret is printed.\n"
+USAGE = """usage: tunewright env [--variables]
+
+Show versions, devices, memory and the environment variables that are set; --variables lists every variable that is known, and what it
+does here. Nothing secret is printed.
+"""
 
 
 def run(argv: list[str]) -> int:
@@ -23,7 +28,9 @@ def run(argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return 0
-    facts = [*software(), *hardware(), *accelerators(), *variables()]
+    if argv not in ([], ["--variables"]):
+        raise UsageError(f"env takes nothing but --variables, not {' '.join(argv)}")
+    facts = list(known_variables()) if argv else [*software(), *hardware(), *accelerators(), *variables()]
     width = max(len(name) for name, _ in facts)
     sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in facts))
     return 0
@@ -67,10 +74,18 @@ def accelerators() -> Iterator[tuple[str, str]]:
 
 
 def variables() -> Iterator[tuple[str, str]]:
-    """Environment variables that change a run."""
-    for name in VARIABLES:
-        if name in os.environ:
-            yield name, os.environ[name]
+    """The known environment variables that are set: their values, and for those without effect why."""
+    for one in VARIABLES:
+        if one.name in os.environ:
+            value = "(set)" if one.secret else os.environ[one.name]
+            yield one.name, value if one.instead is None else f"{value} (no effect: {one.instead})"
+
+
+def known_variables() -> Iterator[tuple[str, str]]:
+    """Every known environment variable with its meaning."""
+    for one in VARIABLES:
+        effect = f" Gives {one.sets} its value." if one.sets else ""
+        yield one.name, f"{one.meaning}{effect}" if one.instead is None else f"{one.meaning} No effect: {one.instead}."
 
 
 def _gigabytes(count: int) -> str:

@@ -6,6 +6,8 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +80,18 @@ def _section(row: Row) -> str:
     facts = [row.words, range_of(row), param.unit, None if not param.choices else
              "one of " + ", ".join(f"`{show(choice)}`" for choice in param.choices), f"default `{show(param.default)}`"]
     example = f" Example: `{param.example}`." if param.example else ""
-    text = f"\n### {row.field}\n\n{param.meaning}{example}\n\n{'; '.join(fact for fact in facts if fact)}.\n"
+    chinese = f"\n\n{meanings_zh()[row.field]}" if row.field in meanings_zh() else ""
+    text = f"\n### {row.field}\n\n{param.meaning}{example}{chinese}\n\n{'; '.join(fact for fact in facts if fact)}.\n"
     rows = [f"| {dialect} | {', '.join(f'`{alias.name}`' for alias in param.names[dialect])} | `{show(row.default_in(dialect))}` |"
             for dialect in DIALECTS if dialect in param.names]
     return text + ("\n| vocabulary | names | default |\n|---|---|---|\n" + "\n".join(rows) + "\n" if rows else "")
+
+
+@cache
+def meanings_zh() -> Mapping[str, str]:
+    """What each parameter means, in Chinese."""
+    found: dict[str, str] = json.loads(files("tunewright.config").joinpath("meanings_zh.json").read_text(encoding="utf-8"))
+    return found
 
 
 def main(arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ from tunewright.config.refused import (
     precision,
     profiling,
     quantization,
+    today,
     tokenizer,
     tuning,
 )
@@ -34,7 +35,7 @@ from tunewright.config.refused.declaration import Inert, Refused
 REFUSED: Final[tuple[Refused, ...]] = (
     *model.REFUSED, *tokenizer.REFUSED, *data.REFUSED, *tuning.REFUSED, *quantization.REFUSED, *optimizer.REFUSED, *engine.REFUSED,
     *losses.REFUSED, *precision.REFUSED, *kernels.REFUSED, *parallel.REFUSED, *evaluation.REFUSED, *inference.REFUSED,
-    *export.REFUSED, *alignment.REFUSED, *multimodal.REFUSED, *logging.REFUSED, *hub.REFUSED, *profiling.REFUSED)
+    *export.REFUSED, *alignment.REFUSED, *multimodal.REFUSED, *logging.REFUSED, *hub.REFUSED, *profiling.REFUSED, *today.REFUSED)
 
 
 @cache

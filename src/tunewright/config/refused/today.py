@@ -1,0 +1,115 @@
+"""Names that LLaMA-Factory has today and had not in the release that its document describes. Standard library only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewright.config.param import NOT_BUILT
+from tunewright.config.refused.declaration import Refused, inert, refused
+
+_RAY = "Ray is not supported; processes are started by tunewright itself or by torchrun"
+_KT = "KTransformers is not supported"
+_SGLANG = "SGLang is not supported; serve the exported model with it"
+_SECRET = "a secret does not belong in a configuration"
+_PIXELS = "it limits pixels as image_resolution and video_resolution did; images and video are not built yet"
+
+
+def _today(name: str, meaning: str, *values: Any, because: str = NOT_BUILT, mend: str | None = None) -> Refused:
+    return refused(name, meaning, because=because, mend=mend, llamafactory=inert(name, *values, today=True))
+
+
+REFUSED = (
+    _today("oft_rank", "Number of blocks of OFT.", 0),
+    _today("oft_block_size", "Size of the blocks of OFT.", 32),
+    _today("oft_target", "Modules that get an OFT adapter.", "all"),
+    _today("module_dropout", "Dropout of OFT blocks.", 0.0),
+    _today("use_apollo", "Trains with the APOLLO optimizer.", False),
+    _today("apollo_target", "Modules that APOLLO applies to.", "all"),
+    _today("apollo_rank", "Rank of APOLLO's projection.", 16),
+    _today("apollo_update_interval", "Steps between recomputations of APOLLO's projection.", 200),
+    _today("apollo_scale", "Scale of APOLLO's update.", 32.0),
+    _today("apollo_proj", "Kind of APOLLO's projection.", "random"),
+    _today("apollo_proj_type", "Side of APOLLO's projection.", "std"),
+    _today("apollo_scale_type", "Granularity of APOLLO's scaling.", "channel"),
+    _today("apollo_layerwise", "Updates layer by layer with APOLLO.", False),
+    _today("apollo_scale_front", "Limits the growth of the norm before APOLLO's scaling.", False),
+    _today("use_muon", "Trains with the Muon optimizer.", False),
+    _today("use_dft_loss", "Weighs the loss of each token by its probability (DFT).", False),
+    _today("use_eaft_loss", "Weighs the loss of each token by its entropy (EAFT).", False),
+    _today("eaft_alpha", "Exponent of the entropy in EAFT.", 1.0),
+    _today("use_asft_loss", "Adds a divergence from the base model to the DFT loss (ASFT).", False),
+    _today("asft_alpha", "Weight of ASFT's divergence.", 0.1),
+    _today("pref_bco_weight", "Weight of the binary classifier loss in preference training.", 0.0),
+    _today("ld_alpha", "Weight of verbose tokens in LD-DPO.", None),
+    _today("use_v1_kernels", "Uses kernels of LLaMA-Factory's own.", False, None,
+           because="kernels are chosen by the run itself, which prints its choice"),
+    _today("fp8", "Trains in 8-bit floating point.", False),
+    _today("fp8_backend", "Library of 8-bit training.", "auto"),
+    _today("fp8_enable_fsdp_float8_all_gather", "Gathers FSDP shards in 8 bits.", False),
+    _today("media_dir", "Folder of images, videos and sounds.", None),
+    _today("image_max_pixels", "Largest number of pixels of an image.", 589824, because=_PIXELS,
+           mend="remove it"),
+    _today("image_min_pixels", "Smallest number of pixels of an image.", 1024),
+    _today("image_do_pan_and_scan", "Cuts large images into crops for Gemma 3.", False),
+    _today("crop_to_patches", "Cuts images into patches for InternVL.", False),
+    _today("video_max_pixels", "Largest number of pixels of a video frame.", 65536, because=_PIXELS,
+           mend="remove it"),
+    _today("video_min_pixels", "Smallest number of pixels of a video frame.", 256),
+    _today("use_audio_in_video", "Reads the sound of videos.", False),
+    _today("audio_sampling_rate", "Samples per second of sounds.", 16000),
+    _today("freeze_multi_modal_projector", "Keeps the projector between vision and language as it is.", True),
+    _today("freeze_language_model", "Keeps the language model of a vision-language model as it is.", False),
+    _today("vllm_config", "Settings of the vLLM engine.", None),
+    _today("sglang_maxlen", "Longest prompt and answer in SGLang.", 4096, because=_SGLANG),
+    _today("sglang_mem_fraction", "Part of the memory for SGLang.", 0.7, because=_SGLANG),
+    _today("sglang_tp_size", "Tensor-parallel degree of SGLang.", -1, because=_SGLANG),
+    _today("sglang_config", "Settings of the SGLang engine.", None, because=_SGLANG),
+    _today("sglang_lora_backend", "Kernels of SGLang's adapters.", "triton", because=_SGLANG),
+    _today("use_kt", "Trains through KTransformers.", False, because=_KT),
+    _today("kt_optimize_rule", "Rules of KTransformers.", None, because=_KT),
+    _today("cpu_infer", "Cores of KTransformers.", 32, None, because=_KT),
+    _today("chunk_size", "Chunk size of KTransformers.", 8192, None, because=_KT),
+    _today("mode", "Mode of KTransformers.", "normal", None, because=_KT),
+    _today("kt_maxlen", "Longest prompt and answer in KTransformers.", 4096, because=_KT),
+    _today("kt_use_cuda_graph", "CUDA graphs in KTransformers.", True, because=_KT),
+    _today("kt_mode", "Mode of KTransformers' engine.", "normal", because=_KT),
+    _today("kt_force_think", "Forces thinking in KTransformers.", False, because=_KT),
+    _today("use_mca", "Trains through Megatron.", False,
+           because="Megatron is not supported; `tunewright convert --to megatron` writes its flags"),
+    _today("use_swanlab", "Reports to SwanLab.", False),
+    _today("swanlab_project", "Project in SwanLab.", "llamafactory", None),
+    _today("swanlab_workspace", "Workspace in SwanLab.", None),
+    _today("swanlab_run_name", "Name of the run in SwanLab.", None),
+    _today("swanlab_mode", "Mode of SwanLab.", "cloud", "local"),
+    _today("swanlab_logdir", "Directory of SwanLab.", None),
+    _today("swanlab_api_key", "Key of SwanLab.", None, because=_SECRET, mend="set the environment variable SWANLAB_API_KEY"),
+    _today("swanlab_lark_webhook_url", "Address that SwanLab notifies.", None, because=_SECRET, mend="remove it"),
+    _today("swanlab_lark_secret", "Secret of that address.", None, because=_SECRET, mend="remove it"),
+    _today("use_trackio", "Reports to Trackio.", False),
+    _today("ray_run_name", "Name of the run in Ray.", None, because=_RAY),
+    _today("ray_storage_path", "Directory of Ray.", "./saves", because=_RAY),
+    _today("ray_storage_filesystem", "File system of Ray.", None, because=_RAY),
+    _today("ray_num_workers", "Workers of Ray.", 1, because=_RAY),
+    _today("resources_per_worker", "Devices of each of Ray's workers.", {"GPU": 1}, because=_RAY),
+    _today("placement_strategy", "How Ray places its workers.", "PACK", because=_RAY),
+    _today("ray_init_kwargs", "Arguments of Ray.", None, because=_RAY),
+    _today("include_effective_tokens_per_second", "Reports the tokens per second without padding.", False, True,
+           because="tokens per second are always counted without padding"),
+    _today("average_tokens_across_devices", "Divides the loss by the tokens of all devices.", True,
+           because="the loss is always divided by the trained tokens of the whole step over all devices"),
+    _today("activation_checkpointing_kwargs", "Arguments of activation checkpointing.", None, mend="write use_reentrant_gc"),
+    _today("liger_kernel_config", "Which Liger kernels are used.", None),
+    _today("project", "Project in Trackio.", "huggingface"),
+    _today("trackio_space_id", "Space of Trackio.", None),
+    _today("trackio_bucket_id", "Bucket of Trackio.", None),
+    _today("trackio_static_space_id", "Read-only space of Trackio.", None, False),
+    _today("include_for_metrics", "What metrics may read besides predictions.", [],
+           because="metrics are computed from the batches themselves"),
+    _today("enable_jit_checkpoint", "Saves a checkpoint on SIGTERM.", False, True, because="a signal always ends in a checkpoint"),
+    _today("hub_revision", "Branch or tag that uploads go to.", None),
+    _today("parallelism_config", "Degrees of parallelism.", None),
+    _today("dataloader_multiprocessing_context", "How worker processes are started.", None),
+    _today("dataloader_in_order", "Keeps the order of batches.", True, because="the order of samples is a promise: runs repeat exactly"),
+    _today("train_sampling_strategy", "Order of samples.", "random", mend="write group_by_length: true, or disable_shuffling: true"),
+    _today("ddp_static_graph", "Tells DDP that every step uses the same parameters.", None, False),
+)
