@@ -87,7 +87,7 @@ def _marks(path: Path) -> list[tuple[str, str]]:
     if "mark.effect(" not in text:
         return []
     return [(function.name, argument.value)
-            for function in ast.walk(ast.parse(text)) if isinstance(function, ast.FunctionDef)
+            for function in ast.walk(ast.parse(text)) if isinstance(function, ast.FunctionDef) and function.name.startswith("test_")
             for mark in function.decorator_list if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.effect"
             for argument in mark.args if isinstance(argument, ast.Constant)]
 

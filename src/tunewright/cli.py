@@ -8,26 +8,8 @@ import sys
 import traceback
 from typing import Final
 
+from tunewright.commands.verbs import COMMANDS as COMMANDS
 from tunewright.errors import Interrupted, OutOfMemoryError, Preempted, StorageError, TunewrightError, UsageError
-from tunewright.registry import Entry, Registry
-
-COMMANDS: Final = Registry("command", (
-    Entry("train", "tunewright.commands.train:run", "Fine-tune a model as a configuration says."),
-    Entry("eval", "tunewright.commands.eval:run", "Evaluate a model's loss on held-out rows."),
-    Entry("predict", "tunewright.commands.predict:run", "Generate answers for held-out rows, and score them."),
-    Entry("chat", "tunewright.commands.chat:run", "Talk to a model in the terminal."),
-    Entry("export", "tunewright.commands.export:run", "Merge adapters and write a model that stands alone."),
-    Entry("check", "tunewright.commands.check:run", "Find everything wrong with a configuration before a model is opened."),
-    Entry("explain", "tunewright.commands.explain:run", "Explain a parameter, or where a run's values come from."),
-    Entry("convert", "tunewright.commands.convert:run", "Rewrite a configuration in another vocabulary."),
-    Entry("coverage", "tunewright.commands.coverage:run", "Show which names of which vocabulary are honoured."),
-    Entry("preview", "tunewright.commands.preview:run", "Show the tokens of rows, trained and not trained."),
-    Entry("demo", "tunewright.commands.demo:run", "Fine-tune a small model on this machine, from start to finish."),
-    Entry("env", "tunewright.commands.env:run", "Show versions, devices and memory."),
-    Entry("version", "tunewright.commands.version:run", "Show the version."),
-    Entry("completion", "tunewright.commands.completion:run", "Print a completion script for a shell."),
-    Entry("schema", "tunewright.commands.schema:run", "Print the JSON Schema of configuration files for editors."),
-))
 
 READS_CONFIG: Final = ("train", "eval", "predict")
 """Commands whose arguments are a configuration and nothing else; their help is the table of parameters."""
@@ -83,7 +65,7 @@ def _help() -> str:
     return (
         "usage: tunewright COMMAND [CONFIG.yaml|CONFIG.json] [key=value ...] [--key value ...]\n\n"
         f"commands:\n{commands}\n\n"
-        "A configuration may use our own vocabulary or that of llamafactory; `tunewright explain` lists every parameter.\n"
+        "A configuration may use our own vocabulary or one of five others (`tunewright coverage`); `explain` lists every parameter.\n"
         "--debug (or TUNEWRIGHT_DEBUG=1) shows the traceback of an error. `tunewright COMMAND --help` says more.")
 
 

@@ -201,14 +201,28 @@ class _MaskSecrets(logging.Filter):
         return True
 
 
-def configure_logging(ranks: Ranks) -> logging.Logger:
-    """The package's logger: the main rank tells everything, the others only warnings, with their number in front."""
+@dataclass(frozen=True, slots=True)
+class LogLevels:
+    """The least severe messages that the main rank tells, and the others; `detail` is `debug` with file and line, `passive` what each
+    tells by itself. `on_each_node`: the first rank of every machine tells what the main rank tells."""
+
+    main: str = "passive"
+    others: str = "passive"
+    on_each_node: bool = False
+
+
+def configure_logging(ranks: Ranks, levels: LogLevels = LogLevels()) -> logging.Logger:
+    """The package's logger: by itself the main rank tells everything, the others only warnings, with their number in front."""
+    leads = ranks.is_main or (levels.on_each_node and ranks.local_rank == 0)
+    level = levels.main if leads else levels.others
+    chosen = {"passive": "INFO" if leads else "WARNING", "detail": "DEBUG"}.get(level, level.upper())
+    form = "%(pathname)s:%(lineno)d: %(message)s" if level == "detail" else "%(message)s"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if ranks.is_main else f"[rank {ranks.rank}] %(message)s"))
+    handler.setFormatter(logging.Formatter(form if ranks.is_main else f"[rank {ranks.rank}] {form}"))
     handler.addFilter(_MaskSecrets())
     logger = logging.getLogger(LOGGER_NAME)
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if ranks.is_main else logging.WARNING)
+    logger.setLevel(chosen)
     logger.propagate = False
     return logger
 

@@ -20,6 +20,7 @@ def trainable(family: str = "llama", kind: str = "lora", **lora: Any) -> Any:
                                                        freeze=FreezeConfig(freeze_trainable_layers=1)))
 
 
+@pytest.mark.effect("lora_target")
 def test_report_of_a_lora_run() -> None:
     """By hand: rank 2 on q_proj (32 -> 32) is 2 * 64 numbers per layer, on v_proj (32 -> 16) 2 * 48; two layers.
 

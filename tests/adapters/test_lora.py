@@ -132,6 +132,7 @@ def test_pissa_of_conv1d_is_restored_bit_by_bit(tmp_path: Path) -> None:
     assert_same(state(started(run, checkpoint=directory)), state(model))
 
 
+@pytest.mark.effect("lora_rank", "lora_alpha", "use_rslora")
 @pytest.mark.parametrize(("rslora", "expected"), [(False, 32 / 4), (True, 32 / math.sqrt(4))])
 def test_scale(tmp_path: Path, rslora: bool, expected: float) -> None:
     """By hand: alpha / r, and alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
@@ -140,6 +141,7 @@ def test_scale(tmp_path: Path, rslora: bool, expected: float) -> None:
     assert {layer.scaling["default"] for _, layer in lora_layers(model)} == {expected}
 
 
+@pytest.mark.effect("use_dora")
 def test_dora_output_is_magnitude_times_direction(tmp_path: Path) -> None:
     """Oracle: equation 5 of Liu et al. 2024 written out, W' = m (W + s B A) / ||W + s B A||, rows as outputs."""
     model, _ = trained_adapter(tmp_path, run_for(write_tiny(tmp_path / "base"), use_dora=True))
@@ -152,6 +154,7 @@ def test_dora_output_is_magnitude_times_direction(tmp_path: Path) -> None:
     torch.testing.assert_close(layer(x), x @ whole.T, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.effect("pissa_init", "pissa_iter")
 @pytest.mark.parametrize("steps", [-1, 4])
 def test_pissa_starts_at_the_base_and_keeps_the_principal_part(tmp_path: Path, steps: int) -> None:
     """Identity: base output at the start, within the rounding of the decomposition. Oracle: torch's full SVD."""
@@ -212,6 +215,7 @@ def test_adapters_stay_float32_over_bfloat16(tmp_path: Path) -> None:
     assert_same(state(resumed), state(model))
 
 
+@pytest.mark.effect("create_new_adapter", "adapter_name_or_path")
 def test_continue_merge_and_stack(tmp_path: Path) -> None:
     """Oracle: peft, loading and merging the same adapters by hand."""
     base = write_tiny(tmp_path / "base")
@@ -230,6 +234,7 @@ def test_continue_merge_and_stack(tmp_path: Path) -> None:
     assert torch.equal(probe_logits(third), probe_logits(on_both.merge_and_unload()))
 
 
+@pytest.mark.effect("adapter_folder")
 def test_adapter_folder(tmp_path: Path) -> None:
     base = write_tiny(tmp_path / "base")
     model, directory = trained_adapter(tmp_path, run_for(base), "run/inner")
@@ -240,6 +245,7 @@ def test_adapter_folder(tmp_path: Path) -> None:
         started(run_for(base, adapters=(str(directory.parent),)))
 
 
+@pytest.mark.effect("additional_target")
 def test_tied_embedding_trained_apart_survives_the_merge(tmp_path: Path) -> None:
     """Identity: the merged model, saved and opened by transformers, equals the live one although the base ties its head."""
     from tunewright.adapters.lora import unload_merged

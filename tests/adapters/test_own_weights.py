@@ -29,6 +29,7 @@ def in_layer(number: int, *names: str) -> list[str]:
     return [f"model.layers.{number}.{name}" for name in names]
 
 
+@pytest.mark.effect("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 @pytest.mark.parametrize(("settings", "expected"), [
     ({"freeze_trainable_layers": 1}, in_layer(1, *ATTENTION, *MLP, *NORMS)),
     ({"freeze_trainable_layers": -1}, in_layer(0, *ATTENTION, *MLP, *NORMS)),

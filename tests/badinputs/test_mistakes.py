@@ -76,7 +76,7 @@ MISTAKES: dict[str, Mistake] = {
     "unknown template": Mistake("preview c.yaml template=chatlm",
         ("command line: template: there is no bundled template 'chatlm'; did you mean chatglm3 or chatml?",)),
     "explain a typo": Mistake("explain lora_rnk", ("lora_rnk: no parameter has this name; did you mean lora_rank",)),
-    "convert to a typo": Mistake("convert --to llamafactroy c.yaml", ("'llamafactroy' is not a vocabulary; did you mean llamafactory?",)),
+    "convert to a typo": Mistake("convert --to llamafactroy c.yaml", ("--to: 'llamafactroy' is not a vocabulary; did you mean llamafactory?",)),
     "python literals": Mistake("train c.yaml bf16=True val_size=None", ("command line: val_size: 'None' is not a number",)),
     "single dash": Mistake("train c.yaml -lora_rank 4", ("command line: -lora_rank is not an option; options begin with two dashes",)),
     "value missing": Mistake("train c.yaml --lora_rank", ("command line: --lora_rank: a value is missing; write --lora_rank VALUE",)),

@@ -58,7 +58,7 @@ WRONG = (
     Wrong("additional_target", "nope", "'nope' matches no module of this model; use"),
     Wrong("val_size", "-1", "-1 is out of range; write a number >= 0"),
     Wrong("cutoff_len", "0", "0 is out of range; write an integer >= 8"),
-    Wrong("quantization_bit", "5", "not built yet; remove it"),
+    Wrong("quantization_bit", "5", "5 is not one of 4, 8"),
     Wrong("deepspeed", "ds.json", "not built yet; remove it"),
     Wrong("report_to", "tensorbord", "'tensorbord' is not one of ... did you mean 'tensorboard'?"),
     Wrong("seed", "-1", "-1 is out of range; write an integer >= 0 and <= 4294967295"),

@@ -97,7 +97,7 @@ USAGE = [
     (["xyzzy"], 2, f"error: 'xyzzy' is not a command; choose one of {', '.join(cli.COMMANDS.names())}\n"),
     (["train", "--lora_rank"], 2, "error: command line: --lora_rank: a value is missing; write --lora_rank VALUE\n"),
     (["check"], 2, "error: check needs a configuration; give a YAML or JSON file, or key=value settings\n"),
-    (["explain", "lora_rnak"], 2, "error: lora_rnak: no parameter has this name; did you mean lora_rank, lora_r, lora_bias?\n"),
+    (["explain", "lora_rnak"], 2, "error: lora_rnak: no parameter has this name; did you mean lora_rank?\n"),
     (["explain", "quantization_bit"], 2, "error: quantization_bit: Loads the base model quantized on the fly to this many bits; null "
      "disables it. A name of llamafactory, cli_reference, qlora_script; not built yet; its default null is accepted\n"),
     (["convert", "c.yaml"], 2, "error: convert needs a target; add --to native or --to llamafactory\n"),

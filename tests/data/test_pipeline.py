@@ -102,6 +102,7 @@ def test_rows_become_examples(make: Build, said: list[str]) -> None:
     ]
 
 
+@pytest.mark.effect("overwrite_cache")
 def test_cache_is_hit_and_missed_for_the_right_reasons(make: Build, said: list[str]) -> None:
     Path("a.jsonl").write_text(conversation(1, 2))
     first = make(dataset=("a.jsonl",))
@@ -135,6 +136,7 @@ def test_edited_template_is_a_miss(make: Build, said: list[str], tokenizer: PreT
     assert "token cache: miss for a.jsonl: template changed since it was last tokenised" in said
 
 
+@pytest.mark.effect("data_cache_dir")
 def test_no_cache(make: Build, said: list[str]) -> None:
     Path("a.jsonl").write_text(conversation(1, 2))
     make(dataset=("a.jsonl",), data_cache_dir="none")
@@ -142,6 +144,7 @@ def test_no_cache(make: Build, said: list[str]) -> None:
     assert not any(line.startswith("token cache") for line in said)
 
 
+@pytest.mark.effect("cutoff_len", "cutoff_policy")
 def test_truncation_is_counted(make: Build) -> None:
     """cutoff_len 12: the row of 12 tokens is whole, that of 14 is cut, dropped or cut at its start."""
     Path("a.jsonl").write_text(conversation(1, 2) + conversation(3, 4, 3))
@@ -168,6 +171,7 @@ def test_rows_cut_to_their_prompt_are_dropped(make: Build) -> None:
         "a.jsonl:2 (14 tokens, longer than cutoff_len 9: cut at its end); raise cutoff_len")
 
 
+@pytest.mark.effect("max_dropped_fraction")
 def test_dropped_rows_are_in_the_audit(make: Build, said: list[str], tmp_path: Path) -> None:
     bad = json.dumps({"messages": [{"role": "user", "content": "w1"}]}) + "\n"
     Path("a.jsonl").write_text(conversation(1, 2) + bad + conversation(3, 4))
@@ -197,6 +201,7 @@ def test_workers_change_nothing(make: Build) -> None:
     assert [one.train.origin(row) for row in range(1000)] == [two.train.origin(row) for row in range(1000)]
 
 
+@pytest.mark.effect("val_size")
 def test_validation_split(make: Build, said: list[str]) -> None:
     """Held-out rows are gone from training; both together are all rows; the same seed gives the same split."""
     Path("a.jsonl").write_text("".join(conversation(row, row + 1) for row in range(20)))
@@ -219,6 +224,7 @@ def test_prompts_of_held_out_rows(make: Build) -> None:
         PromptRow((Message("user", f"w{origin.index}"),), f"w{origin.index + 1}", origin) for origin in held_out]
 
 
+@pytest.mark.effect("eval_dataset", "max_samples")
 def test_evaluation_sets_are_one_and_not_packed(make: Build) -> None:
     Path("a.jsonl").write_text(conversation(1, 2) * 4)
     Path("b.jsonl").write_text(conversation(5, 6))
@@ -232,6 +238,7 @@ def test_evaluation_sets_are_one_and_not_packed(make: Build) -> None:
         make()
 
 
+@pytest.mark.effect("packing")
 def test_packing(make: Build, said: list[str]) -> None:
     """Rows of 12, 14 and 12 tokens in sequences of 26: 14 + 12, and 12."""
     Path("a.jsonl").write_text(conversation(1, 2) + conversation(3, 4, 3) + conversation(5, 6))
@@ -254,6 +261,7 @@ def test_num_samples(make: Build) -> None:
     assert drawn == [second.origin(row).index for row in range(4)]
 
 
+@pytest.mark.effect("stage")
 def test_documents(make: Build) -> None:
     """Pre-training packs, ends each document once, and continues a long one in pieces."""
     Path("a.txt").write_text(f"w1 w2 w3\n{' '.join(['w4'] * 18)}\n")

@@ -42,7 +42,6 @@ MEANINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"resume_from_checkpoint": False}, {"resume_from_checkpoint": "none"}),
     ({"disable_tqdm": None}, {"disable_tqdm": False}),
     ({"no_plot_loss": True, "plot_loss": False}, {"plot_loss": False}),
-    ({"no_use_fast_tokenizer": True}, {"use_fast_tokenizer": False}),
     ({"no_do_sample": False}, {"do_sample": True}),
     ({"evaluation_strategy": "epoch"}, {"eval_strategy": "epoch"}),
     ({"evaluation_strategy": None}, {"eval_strategy": "no"}),

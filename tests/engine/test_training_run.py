@@ -51,6 +51,7 @@ def test_full_tuning_learns_its_rows(workspace: Workspace, tmp_path: Path) -> No
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+@pytest.mark.effect("do_eval", "eval_strategy", "plot_loss", "report_to")
 def test_what_a_run_leaves(workspace: Workspace, tmp_path: Path) -> None:
     """The names that other tools look for, and an adapter that plain peft opens to the same logits as our own opening."""
     metrics = run(workspace, tmp_path, val_size=4, do_eval=True, plot_loss=True, eval_strategy="epoch", report_to="tensorboard")
@@ -77,6 +78,7 @@ def test_what_a_run_leaves(workspace: Workspace, tmp_path: Path) -> None:
         assert torch.equal(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits)
 
 
+@pytest.mark.effect("load_best_model_at_end", "early_stopping_patience", "save_total_limit", "save_steps", "eval_steps")
 def test_early_stopping_keeps_the_best_weights(workspace: Workspace, tmp_path: Path) -> None:
     """Memorising makes the held-out loss rise at last: the run stops two evaluations later, with the weights of the best."""
     run(workspace, tmp_path, finetuning_type="full", num_train_epochs=200, learning_rate=0.02, eval_strategy="steps", eval_steps=6,
@@ -125,6 +127,7 @@ def test_a_finished_run_is_not_trained_again(workspace: Workspace, tmp_path: Pat
         assert again[name] == figures[name]
 
 
+@pytest.mark.effect("num_train_epochs", "max_steps")
 @pytest.mark.parametrize(("changes", "steps"), [({"max_steps": 4}, 4), ({"num_train_epochs": 0.5}, 3), ({"num_train_epochs": 1.01}, 7)])
 def test_length_of_a_run(workspace: Workspace, tmp_path: Path, changes: dict[str, Any], steps: int) -> None:
     """Six steps an epoch: half of it is three, 1.01 of it begins a seventh."""
@@ -132,6 +135,7 @@ def test_length_of_a_run(workspace: Workspace, tmp_path: Path, changes: dict[str
     assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == steps
 
 
+@pytest.mark.effect("eval_on_start", "logging_first_step", "predict_with_generate")
 def test_evaluation_first_and_first_log(workspace: Workspace, tmp_path: Path) -> None:
     """eval_on_start logs before step 1, logging_first_step after it, generated answers are scored when asked for."""
     run(workspace, tmp_path, eval_on_start=True, logging_first_step=True, val_size=4, max_steps=3, logging_steps=100,
@@ -169,6 +173,7 @@ def test_going_back_sets_later_checkpoints_aside(workspace: Workspace, tmp_path:
     assert rates[8] > 0.002 > rates[10]
 
 
+@pytest.mark.effect("early_stopping_threshold")
 def test_the_evaluation_before_the_first_step_may_be_the_best(workspace: Workspace, tmp_path: Path) -> None:
     """No later one gains 50 nats: patience ends the run, which then finishes with the weights of step 0."""
     run(workspace, tmp_path, eval_on_start=True, eval_strategy="steps", eval_steps=2, val_size=4, load_best_model_at_end=True,
@@ -178,6 +183,7 @@ def test_the_evaluation_before_the_first_step_may_be_the_best(workspace: Workspa
     assert start.read_bytes() == final.read_bytes()
 
 
+@pytest.mark.effect("do_train")
 def test_without_training_nothing_is_begun_or_moved(workspace: Workspace, tmp_path: Path) -> None:
     """do_train=false evaluates what the configuration names, not what another run left in output_dir, and leaves that alone."""
     run(workspace, tmp_path, val_size=4)
@@ -188,6 +194,7 @@ def test_without_training_nothing_is_begun_or_moved(workspace: Workspace, tmp_pa
     assert results(tmp_path) == before and not list(tmp_path.glob("previous-*"))
 
 
+@pytest.mark.effect("neat_packing", "padding_free")
 def test_plain_packing_lets_rows_see_each_other_whatever_the_layout(workspace: Workspace, tmp_path: Path) -> None:
     """neat_packing=false with padding_free is plain packing still; with neat_packing the loss is another."""
     losses = {}

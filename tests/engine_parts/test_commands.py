@@ -136,6 +136,7 @@ def test_nothing_to_evaluate_on_is_one_line(home: Path, verb: str, capsys: pytes
     assert "eval_dataset" in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.effect("num_processes")
 @pytest.mark.slow
 def test_two_ranks_give_the_same_files(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher, the ranks and the sums together: equal loss, equal answers."""

@@ -57,6 +57,7 @@ def test_norms_are_known_by_their_class_not_their_name() -> None:
     assert undecayed(model) == {"gate.weight", "gate.bias", "norm_proj.bias", "batch.weight", "batch.bias"}
 
 
+@pytest.mark.effect("loraplus_lr_ratio", "loraplus_lr_embedding")
 @pytest.mark.parametrize("settings", [
     {}, {"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head"]}, {"use_dora": True, "target_modules": ["q_proj"]}])
 def test_loraplus_groups_equal_pefts(settings: dict[str, Any]) -> None:

@@ -45,6 +45,11 @@ CASES = {
     "cosine with a least share": (
         ScheduleConfig(lr_scheduler_type="cosine_with_min_lr", warmup_steps=1, lr_scheduler_kwargs={"min_lr_rate": 0.5}), 3,
         [0, 1, 0.75, 0.5]),
+    "cosine to min_lr": (ScheduleConfig(lr_scheduler_type="cosine", min_lr=0.1, warmup_steps=1), 5,
+                         [0, *(0.25 + 0.75 * cos01(t / 4) for t in range(5))]),
+    "cosine, a full wave above min_lr": (
+        ScheduleConfig(lr_scheduler_type="cosine", min_lr=0.2, lr_scheduler_kwargs={"num_cycles": 1}), 4, [1, 0.75, 0.5, 0.75, 1]),
+    "cosine to zero, said": (ScheduleConfig(lr_scheduler_type="cosine", min_lr=0.0), 4, [cos01(t / 4) for t in range(5)]),
     "polynomial": (ScheduleConfig(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": 2, "lr_end": 0.1}), 4,
                    [(0.3 * (1 - t / 4) ** 2 + 0.1) / 0.4 for t in range(5)]),
     "constant": (ScheduleConfig(lr_scheduler_type="constant", warmup_steps=2), 3, [1, 1, 1, 1]),

@@ -96,6 +96,7 @@ def test_declared_trackers_exist() -> None:
     assert set(declared) == {*TRACKERS.names(), "none"}
 
 
+@pytest.mark.effect("run_name")
 def test_tensorboard_scalars(tmp_path: Path) -> None:
     """Oracle: tensorboard's own event reader; after a resume a step is there once, with its new value."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

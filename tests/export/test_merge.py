@@ -17,8 +17,8 @@ from tests.models.tiny import probe_logits, tiny_model, train_steps
 from tunewright.adapters.pissa import save_converted
 from tunewright.adapters.trainable import make_trainable, save_trained
 from tunewright.commands.export import run as export_command
-from tunewright.config.checkpoints import ExportConfig
 from tunewright.config.data import TemplateConfig
+from tunewright.config.inference import ExportConfig, InferenceConfig
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.config.optimization import PrecisionConfig
 from tunewright.config.run import RunConfig
@@ -89,6 +89,7 @@ def test_tokenizer_template_and_stop_ids_go_alongside(tmp_path: Path) -> None:
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
 
 
+@pytest.mark.effect("export_dtype")
 @pytest.mark.parametrize(("stored", "asked", "expected"), [
     (torch.bfloat16, "auto", torch.bfloat16), (torch.float32, "auto", torch.float32), (torch.float32, "float16", torch.float16),
     (torch.bfloat16, "float32", torch.float32)])
@@ -100,6 +101,7 @@ def test_number_format_is_the_bases_unless_asked(tmp_path: Path, stored: torch.d
     assert done.dtype == str(expected).removeprefix("torch.")
 
 
+@pytest.mark.effect("lora_bias")
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"pissa_init": True}, {"lora_bias": "all"},
                                   {"additional_target": ("embed_tokens", "lm_head")}])
 def test_variants(tmp_path: Path, lora: dict[str, Any]) -> None:
@@ -110,6 +112,7 @@ def test_variants(tmp_path: Path, lora: dict[str, Any]) -> None:
                                rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.effect("export_dir")
 def test_several_adapters_and_what_an_adapter_stands_on(tmp_path: Path) -> None:
     """The second adapter was trained on base + first: exporting it alone still gives the model that was trained."""
     base = base_at(tmp_path / "base")
@@ -133,6 +136,7 @@ def test_full_run_directory(tmp_path: Path) -> None:
     assert done.lines()[1].startswith("against the model that was read on probe prompts: largest logit difference 0,")
 
 
+@pytest.mark.effect("export_size")
 def test_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """export_size reaches the writer as its limit in GB; the shards load as one model."""
     model, directory = trained(tmp_path, base_at(tmp_path / "base"))
@@ -253,3 +257,11 @@ def test_precision_of_the_training_does_not_matter_here(tmp_path: Path) -> None:
     merge.export(replace(export_run(directory, tmp_path / "out"), precision=PrecisionConfig(pure_bf16=True)))
     torch.testing.assert_close(probe_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), probe_logits(model),
                                rtol=1e-4, atol=1e-4)
+
+
+def test_infer_dtype_is_the_format_where_export_dtype_leaves_it_open(tmp_path: Path) -> None:
+    """As in LLaMA-Factory, whose only word for the exported format is infer_dtype; export_dtype wins."""
+    _, directory = trained(tmp_path, base_at(tmp_path / "base"))
+    for number, (export, expected) in enumerate([({}, "bfloat16"), ({"export_dtype": "float16"}, "float16")]):
+        run = replace(export_run(directory, tmp_path / str(number), **export), inference=InferenceConfig(infer_dtype="bfloat16"))
+        assert merge.export(run).dtype == expected

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tunewright
 from tests.export.test_merge import base_at, trained
-from tunewright.config.checkpoints import GenerationConfig
+from tunewright.config.inference import GenerationConfig
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.records import Message

@@ -9,7 +9,7 @@ import torch
 
 from tests.harness.tiny import write_model
 from tests.models.tiny import tiny_model
-from tunewright.config.checkpoints import GenerationConfig
+from tunewright.config.inference import GenerationConfig
 from tunewright.inference.generate import generate, room, until_stop
 
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=12)
@@ -48,6 +48,7 @@ def test_answers_end_before_the_first_of_several_stop_ids() -> None:
     assert generate(model, Padding(), PROMPTS[:1], GREEDY, (94, stop))[0] == whole[:whole.index(stop)]
 
 
+@pytest.mark.effect("do_sample", "temperature", "top_p")
 def test_sampling_is_a_function_of_the_seed_and_leaves_the_stream_alone() -> None:
     settings = GenerationConfig(do_sample=True, temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=12)
     model = tiny_model("llama")
@@ -61,6 +62,7 @@ def test_sampling_is_a_function_of_the_seed_and_leaves_the_stream_alone() -> Non
     assert generate(model, Padding(), PROMPTS, settings, (95,)) != first
 
 
+@pytest.mark.effect("top_k", "num_beams", "repetition_penalty", "length_penalty", "max_new_tokens")
 @pytest.mark.parametrize(("settings", "plain"), [
     ({"num_beams": 3, "length_penalty": 0.5}, {"num_beams": 3, "length_penalty": 0.5, "top_k": 50}),
     ({"repetition_penalty": 5.0}, {"repetition_penalty": 5.0}),
@@ -86,6 +88,7 @@ def test_room(max_length: int | None, length: int, expected: int) -> None:
     assert room(GenerationConfig(max_new_tokens=12, max_length=max_length), length) == expected
 
 
+@pytest.mark.effect("max_length")
 def test_max_length_counts_prompt_and_answer_of_each_row() -> None:
     answers = generate(tiny_model("llama"), Padding(), PROMPTS, GenerationConfig(do_sample=False, max_length=8), ())
     assert [len(answer) for answer in answers] == [5, 7, 1, 6, 4]

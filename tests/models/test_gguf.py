@@ -53,6 +53,7 @@ def write_gguf(file: Path) -> None:
     writer.close()
 
 
+@pytest.mark.effect("gguf_file")
 def test_gguf_opens_as_the_model_and_saves(tmp_path: Path) -> None:
     """Oracle: the model the file was written from, bit by bit; saving failed before the loader's marks were removed."""
     write_gguf(tmp_path / "m.gguf")

@@ -58,6 +58,7 @@ def test_number_formats(tmp_path: Path) -> None:
     assert load_model(model_at(tmp_path), FP32, dtype=torch.float64).dtype == torch.float64
 
 
+@pytest.mark.effect("flash_attn")
 @pytest.mark.parametrize(("asked", "got"), [("disabled", "eager"), ("sdpa", "sdpa"), ("auto", "sdpa")])
 def test_attention_comes_from_our_configuration(tmp_path: Path, asked: str, got: str) -> None:
     write_tiny(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ OUR_READING = {
 """Defaults of secondary names, in our form, that differ from the parameter's default in the vocabulary."""
 
 
-SPLIT_CONCEPTS: dict[str, set[str]] = {}
+SPLIT_CONCEPTS: dict[str, set[str]] = {
+    # The old switch stands for one value of `debug`, and that one is refused.
+    "debug": {"debug", "tpu_metrics_debug"},
+}
 """Concepts of the documents whose names are several parameters here, with the reason beside each in a comment."""
 
 
@@ -160,3 +164,10 @@ def test_every_field_says_what_it_means() -> None:
     """Meanings are sentences."""
     assert [row.field for row in table().values() if not (row.param.meaning and row.param.meaning.endswith("."))] == []
     assert [one.concept for one in REFUSED if not one.meaning.endswith(".")] == []
+
+
+def test_every_field_is_explained_in_chinese_too() -> None:
+    """One sentence each, for exactly the parameters there are."""
+    meanings = reference.meanings_zh()
+    assert set(meanings) == set(table())
+    assert all(sentence.endswith("。") and re.search("[\u4e00-\u9fff]", sentence) for sentence in meanings.values())

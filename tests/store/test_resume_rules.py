@@ -150,6 +150,7 @@ def test_the_digest_of_weights_sees_a_tensor_that_moved(tmp_path: Path, where: f
     assert weights_digest([tmp_path / "one", tmp_path / "two"]) != weights_digest([tmp_path / "two", tmp_path / "one"])
 
 
+@pytest.mark.effect("allow_change")
 @pytest.mark.parametrize("name", ["rate", "batch size", "schedule", "epochs", "two"])
 def test_allow_change_lets_exactly_those_pass(
     kill_server: Server, workspace: Workspace, stopped: Path, tmp_path: Path, name: str
@@ -212,6 +213,7 @@ def test_a_named_checkpoint_that_is_not_one(kill_server: Server, workspace: Work
         assert outcome.code == 2 and message in refusal(outcome.output), outcome.output
 
 
+@pytest.mark.effect("resume_from_checkpoint")
 def test_an_older_checkpoint_by_name(kill_server: Server, workspace: Workspace, stopped: Path, tmp_path: Path) -> None:
     """From step 3 although 6 is there: the end is that of the whole run."""
     expected = results(finished(kill_server, workspace, tmp_path / "whole"))
@@ -322,6 +324,7 @@ def test_checkpoints_of_other_tools_do_not_disturb(kill_server: Server, workspac
         assert [path.name for path in (output_dir / name).iterdir()] == ["trainer_state.json"]
 
 
+@pytest.mark.effect("save_only_model")
 def test_weights_alone_cannot_be_continued(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
     output_dir = tmp_path / "run"
     settings = workspace.settings(output_dir, save_only_model=True)

@@ -126,6 +126,7 @@ def test_empty_default_system_means_none(name: str, expected: str) -> None:
     assert renderer_of(name, default_system="").render([Message("user", "Hi")], generate=True) == expected
 
 
+@pytest.mark.effect("default_system")
 @pytest.mark.parametrize("name", GOLDEN)
 def test_default_system_is_the_system_prompt_of_rows_without_one(name: str) -> None:
     """Identity: the same render as with a system message of that text; a row's own system prompt is kept."""

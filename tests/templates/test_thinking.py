@@ -15,6 +15,7 @@ FULL = "<think>\nGreet back.\n</think>\n\nHello.<|im_end|>"
 EMPTY = "<think>\n\n</think>\n\n"
 
 
+@pytest.mark.effect("enable_thinking")
 @pytest.mark.parametrize(("answer", "switch", "prompt", "trained"), [
     (THOUGHT, True, ASKED, FULL),
     (IN_TEXT, True, ASKED, FULL),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunewright.models.families import kind
+from tunewright.models.families import kind, shape_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,10 +69,11 @@ def coverage(model: nn.Module) -> Coverage:
         module, is_own = _owner(name)
         group = kind(module)
         members[group].add(module)
-        sizes[group][0] += parameter.numel() if is_own else 0
-        sizes[group][1] += parameter.numel() if parameter.requires_grad else 0
-        trainable += parameter.numel() if parameter.requires_grad else 0
-        total += parameter.numel()
+        count = math.prod(shape_of(parameter))
+        sizes[group][0] += count if is_own else 0
+        sizes[group][1] += count if parameter.requires_grad else 0
+        trainable += count if parameter.requires_grad else 0
+        total += count
     kinds = tuple(Covered(group, len(members[group]), own, moving) for group, (own, moving) in sizes.items())
     return Coverage(kinds, trainable, total)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tunewright.config.model import ModelConfig
 from tunewright.errors import refuse, require
 from tunewright.models.directory import HUB_ID, download, read_json_object, read_tensor_header
+from tunewright.models.families import shape_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +90,7 @@ def read_adapter(directory: Path) -> AdapterFacts:
 
 def check_fits(facts: AdapterFacts, model: nn.Module) -> None:
     """Raise `InputError` unless every tensor of the adapter has a module of its size in `model`."""
-    parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    parameters = {name: shape_of(parameter) for name, parameter in model.named_parameters()}
     check_fits_modules(facts, {name for name, _ in model.named_modules()}, parameters, type(model).__name__)
 
 

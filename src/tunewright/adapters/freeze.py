@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from tunewright.adapters.expanded import expanded_blocks
 from tunewright.adapters.targets import nearest
 from tunewright.config.tuning import FreezeConfig
 from tunewright.errors import require
@@ -30,7 +31,8 @@ def trainable_names(model: nn.Module, config: FreezeConfig) -> list[str]:
     wanted, count = config.freeze_trainable_layers, len(modules)
     require(abs(wanted) <= count, f"freeze_trainable_layers is {wanted}, but the model has {count} layers",
             mend=f"use -{count} to {count}")
-    chosen = range(count - wanted, count) if wanted >= 0 else range(-wanted)
+    ends = range(count - wanted, count) if wanted >= 0 else range(-wanted)
+    chosen = expanded_blocks(count, wanted) if config.use_llama_pro else ends
     names = [name for name, _ in model.named_parameters()]
     within = {name: name.removeprefix(f"{prefix}.").partition(".")[2] for name in names if name.startswith(f"{prefix}.")}
     in_layers = {name: rest for name, rest in within.items() if int(name.removeprefix(f"{prefix}.").split(".")[0]) in chosen}

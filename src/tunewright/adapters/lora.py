@@ -15,7 +15,7 @@ from tunewright.adapters.pissa import ADAPTER, init_word, initial_factors, load_
 from tunewright.adapters.targets import matching, resolve_targets, shortest
 from tunewright.config.tuning import LoraConfig
 from tunewright.errors import NumericError, refuse, require
-from tunewright.models.families import linear_layers
+from tunewright.models.families import is_packed, is_quantised, linear_layers, shape_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftLoraConfig
@@ -52,12 +52,18 @@ def peft_config(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
             mend="use finetuning_type: full")
     everything = [name for name, _ in model.named_modules()]
     extra = {name for entry in lora.additional_target for name in matching(entry, everything, "additional_target")}
+    packed = sorted(name for name in extra if any(is_packed(weight) for weight in model.get_submodule(name).parameters()))
+    require(not packed, f"additional_target: {packed[0] if packed else ''} is quantised, and quantised weights cannot train",
+            mend="put it into lora_target, or remove quantization_bit")
+    transposed = _is_transposed(model)
+    require(transposed or not lora.lora_fan_in_fan_out, "lora_fan_in_fan_out: no layer of this model keeps its weights as [in, out]",
+            mend="leave it out: such layers are recognised where there are any")
     alpha = 2 * lora.lora_rank if lora.lora_alpha is None else lora.lora_alpha
     return PeftLoraConfig(
         r=lora.lora_rank, lora_alpha=int(alpha) if float(alpha).is_integer() else alpha, lora_dropout=lora.lora_dropout,
         target_modules=targets.modules, target_parameters=targets.parameters or None, bias=lora.lora_bias,
         modules_to_save=shortest(extra, everything, separator="") or None, use_rslora=lora.use_rslora, use_dora=lora.use_dora,
-        init_lora_weights=init_word(lora), fan_in_fan_out=_is_transposed(model), task_type="CAUSAL_LM")
+        init_lora_weights=init_word(lora), fan_in_fan_out=transposed, task_type="CAUSAL_LM")
 
 
 def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) -> PeftModel:
@@ -85,7 +91,9 @@ def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) ->
 
 
 def merge_adapters(model: PreTrainedModel, directories: Sequence[Path]) -> PreTrainedModel:
-    """`model` with the adapters merged into its weights one after the other."""
+    """`model` with the adapters merged into its weights one after the other. Raises `InputError` if those are quantised."""
+    require(not directories or not is_quantised(model), "adapters cannot be merged into quantised weights",
+            mend="merge them first with `tunewright export`")
     for directory in directories:
         adapted = load_adapter(model, directory, trainable=False)
         model = unload_merged(adapted)
@@ -182,7 +190,9 @@ def _check_combination(model: PreTrainedModel, lora: LoraConfig) -> None:
     require(not lora.pissa_convert or lora.pissa_init, "pissa_convert without pissa_init converts nothing", mend="set pissa_init: true")
     require(not lora.pissa_init or model.dtype in (torch.float32, torch.float16, torch.bfloat16),
             f"pissa_init needs float32, float16 or bfloat16 weights, not {model.dtype}", mend="load the model in float32")
-    sizes = [size for module in linear_layers(model).values() for weight in module.parameters() for size in weight.shape]
+    require(not lora.pissa_init or not is_quantised(model), "pissa_init takes weights apart, and those of the base are quantised",
+            mend="use the unquantised model, or remove pissa_init")
+    sizes = [size for module in linear_layers(model).values() for weight in module.parameters() for size in shape_of(weight)]
     widest = max(sizes, default=0)
     require(lora.lora_rank <= widest, f"lora_rank is {lora.lora_rank}, more than the widest linear layer of the model ({widest})",
             mend="use a rank well below it, for instance 8 to 64")

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tunewright.adapters.directory import adapter_directories, is_adapter
+from tunewright.adapters.expanded import within_expanded_blocks
 from tunewright.adapters.freeze import freeze
 from tunewright.adapters.lineage import Lineage, lineage_of, remember
 from tunewright.adapters.lora import load_adapter, merge_adapters, new_adapter, save_adapter
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.errors import require
+from tunewright.models.families import is_quantised
 from tunewright.models.load import reload_weights
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def resume_source(run: RunConfig, checkpoint: Path | None) -> ModelConfig:
     """
     if checkpoint is None or run.tuning.finetuning_type == "lora":
         return run.model
-    return replace(run.model, model_name_or_path=str(checkpoint), gguf_file=None)
+    # A checkpoint has its weights, its dtype and its stretched positions already.
+    return replace(run.model, model_name_or_path=str(checkpoint), gguf_file=None, train_from_scratch=False, rope_scaling=None)
 
 
 def enable_gradient_checkpointing(model: nn.Module, reentrant: bool) -> None:
@@ -128,7 +131,8 @@ def _lora(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> Pe
         config = adapted.peft_config["default"]
         log.info("continuing adapter %s: its rank %s, alpha %s and targets stay", given[-1], config.r, config.lora_alpha)
     else:
-        adapted = new_adapter(model, run.lora, run.run.seed)
+        lora = within_expanded_blocks(model, run.lora, run.freeze.freeze_trainable_layers) if run.freeze.use_llama_pro else run.lora
+        adapted = new_adapter(model, lora, run.run.seed)
     merged = tuple(str(path.resolve()) for path in below)
     remember(adapted, Lineage(merged=merged, initial=lineage_of(adapted).initial))
     return adapted
@@ -138,6 +142,7 @@ def _own_weights(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None
     kind = run.tuning.finetuning_type
     require(not run.model.adapter_name_or_path, f"adapter_name_or_path is given, but finetuning_type is {kind}",
             mend="use finetuning_type: lora, or export the merged model first")
+    require(not is_quantised(model), f"quantised weights cannot train, but finetuning_type is {kind}", mend="set finetuning_type: lora")
     if checkpoint is not None and model.name_or_path != str(checkpoint.resolve()):
         require((checkpoint / "config.json").is_file(), f"the checkpoint {checkpoint} holds no model",
                 mend="resume with the finetuning_type it was made with")

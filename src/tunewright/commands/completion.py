@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tunewright.commands.verbs import COMMANDS
 from tunewright.config.literals import show
 from tunewright.config.table import Row, table
 from tunewright.errors import UsageError, refuse
@@ -42,8 +43,6 @@ def values_of(row: Row) -> tuple[str, ...]:
 
 
 def _commands() -> Mapping[str, str]:
-    from tunewright.cli import COMMANDS
-
     return {entry.name: entry.summary for entry in COMMANDS}
 
 

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from tunewright.config.checkpoints import LoggingConfig
     from tunewright.config.optimization import PrecisionConfig
     from tunewright.config.run import RunConfig
     from tunewright.data.pipeline import Prepared
     from tunewright.engine.metrics import Metrics
     from tunewright.inference.opening import Opened
-    from tunewright.runtime import Ranks
+    from tunewright.runtime import LogLevels, Ranks
 
 
 def run(argv: Sequence[str]) -> int:
@@ -35,6 +36,7 @@ def over_ranks(argv: Sequence[str], verb: str, work: Callable[[RunConfig, Ranks]
     """Read the configuration and do `work` on each of the processes it asks for."""
     from tunewright.commands.chat import directories_as_models
     from tunewright.commands.preflight import read_ready
+    from tunewright.engine.number_formats import prepare_device
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, in_ranked_world, launch_ranks, process_group, wanted_processes
 
@@ -43,11 +45,19 @@ def over_ranks(argv: Sequence[str], verb: str, work: Callable[[RunConfig, Ranks]
     if processes > 1 and not in_ranked_world():
         return launch_ranks([sys.executable, "-m", "tunewright", verb, *argv], processes)
     ranks = Ranks.from_environment()
-    configure_logging(ranks)
+    configure_logging(ranks, levels_of(config.logging))
     quiet_transformers()
+    prepare_device(config.precision, use_cpu=config.run.use_cpu)
     with process_group(ranks, timeout_s=config.parallel.ddp_timeout, backend=config.parallel.ddp_backend):
         work(config, ranks)
     return 0
+
+
+def levels_of(logging: LoggingConfig) -> LogLevels:
+    """What each process tells, as the run says."""
+    from tunewright.runtime import LogLevels
+
+    return LogLevels(logging.log_level, logging.log_level_replica, logging.log_on_each_node)
 
 
 def _evaluate_and_report(config: RunConfig, ranks: Ranks) -> None:
@@ -99,16 +109,18 @@ def evaluate_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, config: RunConfig, ranks: Ranks,
 ) -> Metrics:
     """Metrics of a model on the evaluation sets, as in training; the same on every rank."""
-    from tunewright.engine.assemble import collation, loading, share
+    from tunewright.engine.assemble import collation, is_pinned, loading, share
     from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
+    from tunewright.engine.number_formats import evaluation_dtype
     from tunewright.stages.load import load_stage
     from tunewright.stages.stage import Role
 
     batching, device = config.batching, model.device
     collate = collation(flat=False, pad_token_id=int(tokenizer.pad_token_id))
     plan = EvaluationPlan(
-        share(batching.per_device_eval_batch_size, 1, ranks), loading(batching, collate), device, ranks,
-        accuracy=config.evaluation.compute_accuracy, autocast=lambda: _autocast(config.precision, device))
+        share(batching.per_device_eval_batch_size, 1, ranks), loading(batching, collate, pinned=is_pinned(config)), device, ranks,
+        accuracy=config.evaluation.compute_accuracy, autocast=lambda: _autocast(config.precision, device),
+        dtype=evaluation_dtype(config.precision))
     return evaluate_sets(load_stage(config.run.stage), {Role.POLICY: model}, prepared.evaluation, plan)
 
 

@@ -10,7 +10,8 @@ from tunewright.config.coerce import range_of
 from tunewright.config.literals import show
 from tunewright.config.param import DIALECTS
 from tunewright.config.refused.table import refusers
-from tunewright.config.table import Row, group_types, nearest, owners, table, values
+from tunewright.config.spelling import did_you_mean, nearest
+from tunewright.config.table import Row, group_types, owners, table, values
 from tunewright.dialects.refusals import reason
 from tunewright.errors import UsageError, refuse
 
@@ -54,8 +55,7 @@ def find(word: str) -> tuple[str, Row]:
                mend=parameter.mend or (f"its default {show(inert.values[0])} is accepted" if inert.values else None))
     every = [*table(), *(alias.name for row in table().values() for several in row.param.names.values() for alias in several)]
     close = nearest(name, every)
-    refuse(f"{word}: no parameter has this name", mend=f"did you mean {', '.join(close)}?" if close else
-           "`tunewright explain` lists them all")
+    refuse(f"{word}: no parameter has this name", mend=did_you_mean(close) or "`tunewright explain` lists them all")
 
 
 def everything() -> str:

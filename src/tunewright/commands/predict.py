@@ -38,6 +38,7 @@ def _predict_and_report(config: RunConfig, ranks: Ranks) -> None:
 def predict_opened(opened: Opened, prepared: Prepared, config: RunConfig, ranks: Ranks) -> Metrics:
     """Answers of an opened model to the evaluation prompts, written into output_dir; their scores, the same on every rank."""
     from tunewright.commands.eval import report_metrics
+    from tunewright.engine.number_formats import evaluation_dtype, weights_in
     from tunewright.engine.predict import predict, write_predictions
     from tunewright.engine.text_metrics import TextScorer
     from tunewright.runtime import seed_everything
@@ -45,7 +46,8 @@ def predict_opened(opened: Opened, prepared: Prepared, config: RunConfig, ranks:
     scorer = TextScorer()
     seed_everything(config.run.seed, ranks)
     rows = [row for name in prepared.evaluation for row in prepared.prompts(name)]
-    predicted = predict(opened, rows, config.generation, config.batching.per_device_eval_batch_size, ranks)
+    with weights_in([opened.model], evaluation_dtype(config.precision)):
+        predicted = predict(opened, rows, config.generation, config.batching.per_device_eval_batch_size, ranks)
     metrics = predicted.metrics("predict", scorer)
     if ranks.is_main:
         file = write_predictions(Path(config.run.output_dir or "").expanduser(), predicted.rows)

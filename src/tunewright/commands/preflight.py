@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tunewright.config.rules.rule import Purpose
+from tunewright.config.rules.rule import Broken, Case, Purpose
 from tunewright.config.run import RunConfig
+from tunewright.config.table import replace as with_fields
 from tunewright.config.table import table
 from tunewright.dialects.read import Reading, examine, in_order
 from tunewright.errors import ConfigError, InputError, Problem
@@ -44,7 +45,7 @@ def preflight(reading: Reading, purpose: Purpose, *, skip: Collection[str] = ())
 
 def model_files(run: RunConfig) -> list[Problem]:
     """A local model directory: config.json, sizes, weights, tokenizer, paths that leave it."""
-    from tunewright.models.directory import check_directory, check_path_fields
+    from tunewright.models.directory import check_config, check_directory, check_path_fields
     from tunewright.models.unopened import check_family, check_tokenizer, require_gguf
 
     directory = local_model(run)
@@ -52,9 +53,43 @@ def model_files(run: RunConfig) -> list[Problem]:
         return []
     if run.model.gguf_file:
         return _caught("gguf_file", partial(require_gguf, directory, run.model.gguf_file))
-    checks = [check_directory, check_path_fields] if run.model.trust_remote_code else [
-        check_directory, check_path_fields, check_family, check_tokenizer]
+    files = check_config if run.model.train_from_scratch else check_directory
+    checks = [files, check_path_fields] if run.model.trust_remote_code else [files, check_path_fields, check_family, check_tokenizer]
+    if run.tokenizer.tokenizer_name_or_path is not None:  # whether it fits is seen when it is opened
+        checks = [check for check in checks if check is not check_tokenizer]
     return _first(_caught("model_name_or_path", partial(check, directory)) for check in checks)
+
+
+def quantised_base(purpose: Purpose, run: RunConfig) -> list[Problem]:
+    """A base model in few bits: the package that it needs is there, and where its files have few bits already, the run wants nothing
+    that such weights rule out."""
+    from tunewright.models.directory import check_config
+    from tunewright.models.quantised import quantised
+    from tunewright.quantization.bitsandbytes import require_package
+
+    bits, directory = run.quantization.quantization_bit, _weighed(run)
+    found = None if directory is None else quantised(check_config(directory))
+    if found is None:
+        is_asked = bits is not None and purpose != "export"
+        return _caught("quantization_bit", partial(require_package, "quantization_bit")) if is_asked else []
+    said, other = f"those of {run.model.model_name_or_path} are quantised ({found})", "use the unquantised model"
+    if purpose == "export":
+        return [Problem(f"model_name_or_path: weights in floating point are needed, but {said}", mend=other)]
+    if bits is not None:
+        return [Problem(f"quantization_bit: {bits} bits, but the weights have them already: {said}", mend=f"remove it, or {other}")]
+    broken = [Problem(f"{field}: {what}", mend=f"remove it, or {other}") for field, what in _as_if_quantised(run, found.bits, purpose)]
+    return broken or _caught("model_name_or_path", partial(require_package, "model_name_or_path"))
+
+
+def _as_if_quantised(run: RunConfig, bits: int, purpose: Purpose) -> Iterable[tuple[str, str]]:
+    """The settings that cannot stand with weights of so many bits, and why."""
+    from tunewright.config.rules import quantization
+
+    case = Case(with_fields(run, {"quantization_bit": bits}), frozenset(), purpose)
+    for rule in quantization.RULES:
+        broken = rule.test(case) if purpose in rule.purposes else None
+        several = [Broken("", broken)] if isinstance(broken, str) else broken or []
+        yield from ((one.field or next(field for field in rule.fields if field != "quantization_bit"), one.what) for one in several)
 
 
 def local_model(run: RunConfig) -> Path | None:
@@ -66,13 +101,24 @@ def local_model(run: RunConfig) -> Path | None:
     return directory if is_model else None
 
 
+def local_tokenizer(run: RunConfig) -> Path | None:
+    """The directory of the tokenizer, the model's own or the one that is named, if it is a local one."""
+    named = run.tokenizer.tokenizer_name_or_path
+    if named is None:
+        return local_model(run)
+    return Path(named).expanduser() if Path(named).expanduser().is_dir() else None
+
+
 def chat_template(run: RunConfig) -> list[Problem]:
     """The template: there, small, text, jinja."""
     from tunewright.data.template_unopened import check_template
     from tunewright.models.unopened import own_template
 
-    directory, template = local_model(run), run.template.template
-    if run.run.stage == "pt" or (template == "auto" and (directory is None or run.model.gguf_file or not _has_tokenizer(directory))):
+    if run.run.stage == "pt" or run.template.template_type == "completion":
+        return []
+    directory, template = local_tokenizer(run), run.template.template
+    in_gguf = run.model.gguf_file is not None and run.tokenizer.tokenizer_name_or_path is None
+    if template == "auto" and (directory is None or in_gguf or not _has_tokenizer(directory)):
         return []
     return _caught("template", lambda: check_template(template, own_template(directory) if directory is not None else None))
 
@@ -144,6 +190,21 @@ def optimizer_arguments(run: RunConfig) -> list[Problem]:
     return _caught("optim_args", lambda: check_arguments(run.optimizer.optim, run.optimizer.optim_args))
 
 
+def hub_access(run: RunConfig) -> list[Problem]:
+    """Uploads that the run asks for are possible at all: a network and a token."""
+    from tunewright.engine.hub import demand_access
+
+    wanted = {"push_to_hub": run.hub.push_to_hub, "export_hub_model_id": run.export.export_hub_model_id}
+    return [problem for field, is_wanted in wanted.items() if is_wanted for problem in _caught(field, partial(demand_access, field))]
+
+
+def graph_packages(run: RunConfig) -> list[Problem]:
+    """What writes ONNX graphs is installed, where one is asked for."""
+    from tunewright.export.onnx import demand_packages
+
+    return _caught("export_onnx", demand_packages) if run.export.export_onnx else []
+
+
 def data_files(run: RunConfig) -> list[Problem]:
     """The data sets: registry, files, columns, rows."""
     from tunewright.data.probe import probe
@@ -151,23 +212,33 @@ def data_files(run: RunConfig) -> list[Problem]:
     return probe(run)
 
 
-_OF_MODELS = ("model_name_or_path", "gguf_file", "trust_remote_code")
+_OF_MODELS = ("model_name_or_path", "gguf_file", "trust_remote_code", "tokenizer_name_or_path")
 _MODEL = Inspection(model_files, _OF_MODELS)
-_TEMPLATE = Inspection(chat_template, (*_OF_MODELS, "template", "stage"))
-_ANSWERING = Inspection(answering_template, (*_OF_MODELS, "template", "stage"))
+_TEMPLATE = Inspection(chat_template, (*_OF_MODELS, "template", "template_type", "stage"))
+_ANSWERING = Inspection(answering_template, (*_OF_MODELS, "template", "template_type", "stage"))
 _ADAPTERS = Inspection(adapter_files, (*_OF_MODELS, "adapter_name_or_path", "adapter_folder"))
-_DATA = Inspection(data_files, ("dataset", "eval_dataset", "dataset_dir", "stage", "max_samples", "max_dropped_fraction", "val_size"))
+_GRAPH = Inspection(graph_packages, ("export_onnx",))
+_HUB = Inspection(hub_access, ("push_to_hub", "export_hub_model_id"))
+_DATA = Inspection(data_files, ("dataset", "eval_dataset", "dataset_dir", "stage", "max_samples", "max_dropped_fraction", "val_size",
+                                "prompt_column", "query_column", "response_column", "history_column"))
+_FEW_BITS: Mapping[Purpose, Inspection] = {
+    purpose: Inspection(partial(quantised_base, purpose), (
+        *_OF_MODELS, "quantization_bit", "finetuning_type", "pissa_init", "create_new_adapter", "merge_lora", "adapter_name_or_path"))
+    for purpose in ("train", "eval", "predict", "chat", "export")}
 _INSPECTIONS: Mapping[Purpose, tuple[Inspection, ...]] = {
     "train": (
         Inspection(schedule_arguments, ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "warmup_ratio")),
         Inspection(optimizer_arguments, ("optim", "optim_args")),
-        _MODEL, _TEMPLATE, _ADAPTERS,
+        _MODEL, _FEW_BITS["train"], _TEMPLATE, _ADAPTERS,
         Inspection(tuned_modules, (*_OF_MODELS, "finetuning_type", "adapter_name_or_path", "create_new_adapter")),
         Inspection(room, (*_OF_MODELS, "finetuning_type", "lora_target", "lora_rank", "output_dir", "optim", "pure_bf16")),
-        _DATA,
+        _DATA, _HUB, _GRAPH,
     ),
-    "eval": (_MODEL, _ANSWERING, _ADAPTERS, _DATA), "predict": (_MODEL, _ANSWERING, _ADAPTERS, _DATA),
-    "chat": (_MODEL, _ANSWERING, _ADAPTERS), "export": (_MODEL, _ADAPTERS), "preview": (_TEMPLATE, _DATA),
+    "eval": (_MODEL, _FEW_BITS["eval"], _ANSWERING, _ADAPTERS, _DATA),
+    "predict": (_MODEL, _FEW_BITS["predict"], _ANSWERING, _ADAPTERS, _DATA),
+    "chat": (_MODEL, _FEW_BITS["chat"], _ANSWERING, _ADAPTERS),
+    "export": (_MODEL, _FEW_BITS["export"], _ADAPTERS, _HUB, _GRAPH),
+    "preview": (_TEMPLATE, _DATA),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tunewright.config.run import RunConfig
     from tunewright.data.pipeline import Prepared
     from tunewright.data.templates import Renderer
+    from tunewright.engine.hub import Uploads
     from tunewright.engine.metrics import Metrics
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
@@ -30,6 +32,14 @@ class Rows(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     renderer: Renderer | None
     prepared: Prepared
+
+
+class Surroundings(NamedTuple):
+    """What a run listens to, where it tells what happens, and where its files go besides."""
+
+    stop: StopRequest
+    say: Say
+    uploads: Uploads | None
 
 
 class Trained(NamedTuple):
@@ -60,6 +70,9 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
 
     Raises a TunewrightError for whatever ends the run early: Preempted after a signal, with a checkpoint committed.
     """
+    from tunewright.commands.eval import levels_of
+    from tunewright.engine.hub import uploading
+    from tunewright.engine.number_formats import prepare_device
     from tunewright.engine.run_lock import locked
     from tunewright.engine.signals import stop_on_signals
     from tunewright.errors import Preempted
@@ -67,8 +80,9 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     from tunewright.runtime import Ranks, configure_logging, demand_determinism, process_group
 
     ranks = Ranks.from_environment()
-    say = configure_logging(ranks).info
+    say = configure_logging(ranks, levels_of(run.logging)).info
     quiet_transformers()
+    prepare_device(run.precision, use_cpu=run.run.use_cpu)
     if run.run.full_determinism:
         demand_determinism()
     output_dir = Path(str(run.run.output_dir)).expanduser()
@@ -79,27 +93,28 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
             return _afterwards(run, _opened(run, ranks), ranks)
         stop.deferring = False
         rows = _read_rows(run, say)
-        with locked(output_dir) if ranks.is_main else nullcontext():
+        with locked(output_dir) if ranks.is_main else nullcontext(), uploading(run, ranks) as uploads:
             try:
-                return _train(run, rows, ranks, stop, say)
+                return _train(run, rows, ranks, Surroundings(stop, say, uploads))
             except Preempted as stopped:
                 if run.run.overwrite_output_dir:  # the same command would begin anew
                     stopped = Preempted(stopped.message, mend="run it again with overwrite_output_dir=false to go on")
                 raise stopped
 
 
-def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say) -> Metrics:
+def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Metrics:
     from tunewright.adapters.coverage import coverage
     from tunewright.durable import SMALL, storage_errors
     from tunewright.engine.cards import card_facts, write_card
     from tunewright.engine.resume import begin
     from tunewright.engine.training import execute, prepare
 
+    stop, say, uploads = around
     start = begin(run, ranks, say)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
-    parts = _open(run, rows, start)
+    parts = replace(_open(run, rows, start), uploads=uploads)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     metrics = execute(prepare(parts, stop))
@@ -107,8 +122,23 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, stop: StopRequest, say: Say
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             write_card(start.store.root, card_facts(run, metrics))
+        if uploads is not None:
+            uploads.finish(start.store.root, lambda: stop.requested)
+        if run.export.merge_lora_and_save and run.tuning.finetuning_type == "lora":
+            _merge(run, start.store.root, say)
     say(f"done: {start.store.root}")
     return metrics
+
+
+def _merge(run: RunConfig, trained: Path, say: Say) -> None:
+    """The adapter that was trained, merged into its base, as `tunewright export` does it."""
+    from tunewright.config.rules.inference import merged_directory
+    from tunewright.export.merge import export
+
+    model = replace(run.model, model_name_or_path=str(trained), adapter_name_or_path=(), adapter_folder=None)
+    target = str(merged_directory(run.export.export_dir, str(trained)))
+    for line in export(replace(run, model=model, export=replace(run.export, export_dir=target))).lines():
+        say(line)
 
 
 def _read_rows(run: RunConfig, say: Say) -> Rows:
@@ -128,18 +158,25 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     from tunewright.engine.training import Parts
     from tunewright.kernels.plan import apply
     from tunewright.models.load import check_vocabulary, load_model
+    from tunewright.models.scratch import initialise_model
+    from tunewright.quantization.quantizer import quantizer
     from tunewright.stages.load import load_stage
 
     tokenizer, renderer = rows.tokenizer, rows.renderer
     checkpoint = start.checkpoint.path if start.checkpoint else None
-    base = load_model(resume_source(run, checkpoint), run.precision)
+    source = resume_source(run, checkpoint)
+    if source.train_from_scratch:
+        base = initialise_model(source, run.precision, run.run.seed)
+    else:
+        base = load_model(source, run.precision, length_tokens=run.data.cutoff_len,
+                          quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
     check_vocabulary(tokenizer, base)
     kernels = apply(run, base)
     model = make_trainable(base, run, checkpoint=checkpoint)
     if run.precision.gradient_checkpointing:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
     template = None if renderer is None else renderer.source
-    return Parts(run, load_stage(run.run.stage), model, tokenizer, renderer, rows.prepared, kernels, start,
+    return Parts(run, load_stage(run.run.stage, run.loss.label_smoothing_factor), model, tokenizer, renderer, rows.prepared, kernels, start,
                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
 
 

@@ -18,7 +18,8 @@ class CheckpointConfig:
         500, "Steps between two checkpoints, or a fraction of the run below 1.", unit="steps", above=0,
         llamafactory="save_steps",
         recorded=False,
-        cli_reference="save_steps", sft_json=Alias("save_steps", default=100.0), mindspeed_fsdp2="save_steps")
+        cli_reference=Alias("save_steps", convert="whole_steps"), sft_json=Alias("save_steps", default=100.0, convert="whole_steps"),
+        mindspeed_fsdp2=Alias("save_steps", convert="whole_steps"))
     save_total_limit: int | None = param(
         None, "Checkpoints kept, besides the best; the oldest goes first. At least 2 are always kept.", minimum=1,
         llamafactory="save_total_limit", recorded=False,
@@ -28,6 +29,13 @@ class CheckpointConfig:
         False, "Leave out what a resume needs; such a checkpoint cannot be continued.", llamafactory="save_only_model",
         recorded=False,
         mindspeed_fsdp2="save_only_model")
+    save_epochs: int | None = param(
+        None, "Epochs between two checkpoints, in addition to save_steps; absent means none for the epochs.", unit="epochs", minimum=1,
+        recorded=False,
+        mindspeed_fsdp2=Alias("save_epochs", default=1))
+    save_hf_weights: bool = param(
+        True, "Write the final weights into output_dir in Hugging Face's format; otherwise only checkpoints have them.", recorded=False,
+        mindspeed_fsdp2="save_hf_weights")
     load_best_model_at_end: bool = param(
         False, "Finish with the weights of the best evaluation.", llamafactory="load_best_model_at_end",
         cli_reference="load_best_model_at_end")
@@ -59,7 +67,7 @@ class EvaluationConfig:
         None, "Steps between two evaluations, or a fraction of the run below 1; absent means logging_steps.",
         unit="steps", above=0,
         llamafactory="eval_steps",
-        cli_reference=Alias("eval_steps", default=500.0))
+        cli_reference=Alias("eval_steps", default=500.0, convert="whole_steps_not_null"))
     eval_delay: float = param(
         0.0, "Epochs or steps, by eval_strategy, before the first evaluation.", minimum=0, llamafactory="eval_delay")
     eval_on_start: bool = param(False, "Evaluate before the first step.", llamafactory="eval_on_start")
@@ -67,52 +75,6 @@ class EvaluationConfig:
         False, "Report the share of trained tokens predicted right.", llamafactory="compute_accuracy")
     predict_with_generate: bool = param(
         False, "Evaluate by generating answers: ROUGE and BLEU.", llamafactory="predict_with_generate")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationConfig:
-    """How answers are generated in prediction and chat."""
-
-    do_sample: bool = param(True, "Sample instead of taking the likeliest token.",
-        llamafactory=("do_sample", Alias("no_do_sample", convert="negate")), recorded=False)
-    temperature: float = param(0.95, "Divides the logits; lower is more certain.", above=0, maximum=100,
-        llamafactory="temperature", recorded=False)
-    top_p: float = param(0.7, "Sample from the smallest set of tokens with this probability.", above=0, maximum=1,
-        llamafactory="top_p", recorded=False)
-    top_k: int = param(50, "Sample from this many of the likeliest tokens; 0 for all.", minimum=0, llamafactory="top_k",
-        recorded=False)
-    num_beams: int = param(1, "Beams of beam search.", minimum=1, maximum=1024,
-        llamafactory=("num_beams", Alias("generation_num_beams", convert="null_is_absent"),
-                      Alias("eval_num_beams", convert="null_is_absent")), recorded=False,
-        mindspeed_fsdp2=Alias("eval_num_beams", convert="null_is_absent"))
-    max_new_tokens: int = param(1024, "Longest answer.", unit="tokens", minimum=1, maximum=2**20,
-        llamafactory="max_new_tokens", recorded=False)
-    max_length: int | None = param(
-        None, "Longest prompt and answer together; absent leaves max_new_tokens in charge.", unit="tokens", minimum=1,
-        llamafactory=(Alias("generation_max_length", convert="null_is_absent"), "max_length"),
-        recorded=False)
-    repetition_penalty: float = param(1.0, "Above 1 makes tokens already used less likely.", above=0, maximum=100,
-        llamafactory="repetition_penalty", recorded=False)
-    length_penalty: float = param(
-        1.0, "Exponent on the length in beam search: above 0 favours long answers, below 0 short ones.", minimum=-100,
-        maximum=100,
-        llamafactory="length_penalty", recorded=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """The merged model."""
-
-    export_dir: str | None = param(None, "Directory for the exported model.", llamafactory="export_dir", recorded=False,
-        cli_reference="export_dir")
-    export_size: int = param(
-        5, "Largest weights file.", unit="GB", minimum=1, maximum=1024, llamafactory=Alias("export_size", default=1),
-        recorded=False)
-    export_dtype: str = param(
-        "auto", "Number format of the exported weights; auto means that of the base model.",
-        choices=("auto", "float32", "bfloat16", "float16"), recorded=False)
-    export_device: str = param("cpu", "Where the merge is computed.", choices=("cpu", "auto"), llamafactory="export_device",
-        recorded=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +86,34 @@ class LoggingConfig:
     logging_steps: float = param(
         10, "Steps between two log entries, or a fraction of the run below 1.", unit="steps", above=0,
         llamafactory=Alias("logging_steps", default=500),
-        cli_reference="logging_steps", sft_json=Alias("logging_steps", default=100.0),
-        qlora_script=Alias("logging_steps", default=1.0), mindspeed_fsdp2=Alias("logging_steps", default=1.0))
+        cli_reference=Alias("logging_steps", convert="whole_steps"),
+        sft_json=Alias("logging_steps", default=100.0, convert="whole_steps"),
+        qlora_script=Alias("logging_steps", default=1.0, convert="whole_steps"),
+        mindspeed_fsdp2=Alias("logging_steps", default=1.0, convert="whole_steps"))
+    log_level: str = param(
+        "passive", "Least severe messages of ours that the main process tells; `detail` is `debug` with file and line, `passive` is "
+        "`info`.", choices=("detail", "debug", "info", "warning", "error", "critical", "passive"), llamafactory="log_level",
+        recorded=False)
+    log_level_replica: str = param(
+        "warning", "The same for the other processes; `passive` is `warning`.",
+        choices=("detail", "debug", "info", "warning", "error", "critical", "passive"), llamafactory="log_level_replica",
+        recorded=False)
+    log_on_each_node: bool = param(
+        False, "With several nodes, let the first process of each tell what the main process tells.",
+        llamafactory=(Alias("log_on_each_node", default=True), Alias("no_log_on_each_node", default=True, convert="negate")),
+        recorded=False)
+    include_tokens_per_second: bool = param(
+        False, "Log training throughput with every entry, over all ranks; the results have it in any case.",
+        llamafactory="include_tokens_per_second", recorded=False)
+    include_num_input_tokens_seen: bool = param(
+        False, "Log with every entry how many tokens were run so far, padding not counted.",
+        llamafactory="include_num_input_tokens_seen", recorded=False)
     logging_first_step: bool = param(False, "Also log after the first step.", llamafactory="logging_first_step")
     logging_dir: str | None = param(
         None, "Directory for TensorBoard; absent means `runs` in output_dir.", llamafactory="logging_dir", recorded=False,
         cli_reference=Alias("logging_dir", default="runs"))
     report_to: tuple[str, ...] = param(
-        (), "Trackers beside the JSONL log that every run writes.", choices=("tensorboard", "none"),
+        (), "Trackers beside the JSONL log that every run writes.", choices=("tensorboard", "console", "none"),
         llamafactory=Alias("report_to", convert="trackers"), recorded=False,
         refused_values={"wandb": NOT_BUILT, "mlflow": NOT_BUILT, "comet": NOT_BUILT},
         cli_reference=Alias("report_to", convert="trackers"),

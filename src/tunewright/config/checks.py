@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tunewright.config.origin import Origin
-from tunewright.config.rules import data, paths, training, tuning, unread
+from tunewright.config.rules import data, engine, hub, inference, optimizer, paths, quantization, training, tuning, unread
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.errors import Problem
 
-RULES: Final[tuple[Rule, ...]] = (*data.RULES, *tuning.RULES, *training.RULES, *paths.RULES, *unread.RULES)
+RULES: Final[tuple[Rule, ...]] = (
+    *data.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *optimizer.RULES,
+    *quantization.RULES, *paths.RULES, *inference.RULES, *hub.RULES, *unread.RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Context:
 def findings(run: RunConfig, context: Context, *, skip: Collection[str] = ()) -> list[Finding]:
     """Every rule that the run breaks, in the order of RULES; rules that read a field of `skip` are left out."""
     given = frozenset(name for name, origin in context.origins.items() if origin.is_given)
-    case = Case(run, given)
+    case = Case(run, given, context.purpose)
     found = []
     for rule in RULES:
         if (rule.purposes and context.purpose not in rule.purposes) or (rule.test is not unread.never_read and

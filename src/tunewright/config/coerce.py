@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunewright.config.literals import read_literal, read_mapping, show, split_commas
-from tunewright.config.table import Row, nearest
+from tunewright.config.spelling import did_you_mean, nearest
+from tunewright.config.table import Row
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LEADING_ZERO = re.compile(r"[+-]?0[\d_]+")
 _QUOTED = re.compile(r"[“”„‘’«»]\S*[“”‘’«»]")
 _TRUTHS = {"true": True, "false": False}
 _NULLS = ("null", "none", "~")
@@ -47,7 +49,7 @@ def _is_null(row: Row, raw: Any) -> bool:
     if raw is None:
         return True
     is_word = isinstance(raw, str) and raw.strip().lower() in _NULLS
-    return is_word and row.nullable and (row.base != "str" or raw.strip() in ("null", "~"))
+    return is_word and row.nullable and (row.base != "str" or raw.strip() in ("null", "~", "None"))
 
 
 def _quoted(raw: Any) -> str:
@@ -64,6 +66,8 @@ def _bool(row: Row, raw: Any) -> bool:
 
 
 def _number(row: Row, raw: Any) -> float:
+    if isinstance(raw, str) and _LEADING_ZERO.fullmatch(raw.strip()):
+        raise BadValueError(f"{_quoted(raw)} begins with a zero, by which some readers mean octal", "write it without")
     if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
         text = raw.strip().replace("_", "")
         raw = int(text) if text.lstrip("+-").isdigit() else float(text)
@@ -89,6 +93,8 @@ def _float(row: Row, raw: Any) -> float:
 
 
 def _str(row: Row, raw: Any) -> str:
+    if raw is False and "no" in (row.param.choices or ()):
+        return "no"  # what YAML makes of the bare word
     if not isinstance(raw, str):
         mend = "put it in quotes" if isinstance(raw, bool | int | float) and not row.param.choices else _allowed(row)
         raise BadValueError(f"{_quoted(raw)} is not {row.words}", mend)
@@ -144,8 +150,8 @@ def _check_choices(row: Row, value: Any) -> None:
         return
     for one in value if isinstance(value, tuple) else (value,):
         if one not in choices:
-            close = nearest(one, [choice for choice in choices if isinstance(choice, str)], 1) if isinstance(one, str) else []
-            mend = f"did you mean '{close[0]}'?" if close else None
+            close = nearest(one, [choice for choice in choices if isinstance(choice, str)]) if isinstance(one, str) else []
+            mend = did_you_mean(close, "'")
             raise BadValueError(f"{_quoted(one)} is not one of {', '.join(show(choice) for choice in choices)}", mend)
 
 

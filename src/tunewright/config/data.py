@@ -36,6 +36,15 @@ class DataConfig:
     max_samples: int | None = param(
         None, "First rows of each set to use.", unit="rows", minimum=1, llamafactory="max_samples",
         cli_reference="max_samples", mindspeed_fsdp2="max_samples")
+    prompt_column: str = param(
+        "instruction", "Column of the questions in sets that do not name their columns, or of the documents in pre-training; another "
+        "name than the default reads the rows as Alpaca's.", cli_reference="prompt_column", example="question")
+    query_column: str = param(
+        "input", "Column that is appended to the question, in the same sets.", cli_reference="query_column", example="context")
+    response_column: str = param("output", "Column of the answers, in the same sets.", cli_reference="response_column", example="answer")
+    history_column: str = param(
+        "history", "Column of the earlier turns, pairs of question and answer, in the same sets.", cli_reference="history_column",
+        example="turns")
     cutoff_len: int = param(
         2048, "Longest sequence after tokenisation.", unit="tokens", minimum=8, maximum=2**24,
         llamafactory=Alias("cutoff_len", default=1024),
@@ -67,6 +76,10 @@ class DataConfig:
     max_dropped_fraction: float = param(
         0.5, "Largest part of a data set that may be dropped as unusable before the run is refused.", minimum=0, maximum=1)
 
+    def columns(self) -> dict[str, str]:
+        """The columns of sets that do not name theirs, under the keys of dataset_info.json."""
+        return {"prompt": self.prompt_column, "query": self.query_column, "response": self.response_column, "history": self.history_column}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateConfig:
@@ -75,8 +88,13 @@ class TemplateConfig:
     template: str = param(
         "auto", "Chat template: `auto` (the tokenizer's own), the name of a bundled one, or a jinja file.",
         llamafactory=Alias("template", convert="null_is_auto"), example="qwen2.5",
-        cli_reference="template", sft_json=Alias("template_name", default="qwen"),
+        cli_reference=("template", Alias("template_file", convert="template_path")),
+        sft_json=Alias("template_name", default="qwen", convert="model_type"),
         mindspeed_fsdp2=Alias("template", convert="null_is_auto"))
+    template_type: str = param(
+        "default", "What is rendered: the conversation as the template writes it (default and chat are the same), or the texts alone, one "
+        "after the other, the answer closed by the end token (completion).", choices=("default", "chat", "completion"),
+        cli_reference="template_type")
     default_system: str | None = param(
         None, "System prompt of rows that have none; an empty text means no system prompt; absent leaves it to the template.",
         llamafactory="default_system",

@@ -30,6 +30,15 @@ class ModelConfig:
     cache_dir: str | None = param(
         None, "Directory for downloaded models.", llamafactory="cache_dir", recorded=False,
         cli_reference="cache_dir", mindspeed_fsdp2="cache_dir")
+    shift_attn: bool = param(
+        False, "Shifted sparse attention while training (S2-Attn, LongLoRA, Chen et al. 2023): rows attend in four groups.",
+        llamafactory="shift_attn", cli_reference="shift_attn")
+    train_from_scratch: bool = param(
+        False, "Start from random weights, a function of the seed; of the model only its configuration and tokenizer are used.",
+        llamafactory="train_from_scratch", cli_reference="train_from_scratch", mindspeed_fsdp2="train_from_scratch")
+    rope_scaling: str | None = param(
+        None, "How rotary positions are stretched where cutoff_len is beyond the context of the model, by the smallest whole factor.",
+        choices=("linear", "dynamic", "yarn", "llama3"), llamafactory="rope_scaling", cli_reference="rope_scaling")
     trust_remote_code: bool = param(
         False, "Run Python code that the model's repository brings. Leave it off unless you have read that code.",
         llamafactory=Alias("trust_remote_code", today=True),
@@ -45,12 +54,9 @@ class ModelConfig:
 class TokenizerConfig:
     """Which tokenizer implementation is used, and how."""
 
-    use_fast_tokenizer: bool = param(
-        True, "Use the Rust tokenizer; masks need its character offsets.",
-        llamafactory=("use_fast_tokenizer", Alias("no_use_fast_tokenizer", convert="negate")),
-        cli_reference=("use_fast_tokenizer", Alias("no_use_fast_tokenizer", convert="negate")),
-        qlora_script=Alias("use_fast", default=False),
-        mindspeed_fsdp2="use_fast_tokenizer")
+    tokenizer_name_or_path: str | None = param(
+        None, "Directory or hub id of the tokenizer, where it is not the model's own.", mindspeed_fsdp2="tokenizer_name_or_path",
+        example="org/tokenizer")
     split_special_tokens: bool = param(
         False, "Split the text of special tokens that rows contain, in pre-training documents; conversations always do.",
         llamafactory="split_special_tokens",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["default", "dialect default", "file", "command line", "rule"]
+Source = Literal["default", "dialect default", "file", "environment", "command line", "rule"]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The source of a value, in the order of precedence of `Source`; a rule fills in what was left open.
 
-    `where` is `file:line`, `command line`, the vocabulary of a dialect default, or the reason of a rule; `key` is the
+    `where` is `file:line`, `environment`, `command line`, the vocabulary of a dialect default, or the reason of a rule; `key` is the
     name as the user wrote it.
     """
 
@@ -23,7 +23,7 @@ class Origin:
     @property
     def is_given(self) -> bool:
         """Whether the user wrote the value."""
-        return self.source in ("file", "command line")
+        return self.source in ("file", "environment", "command line")
 
     def describe(self) -> str:
         """One phrase for people, such as `c.yaml:3 (lora_r)`."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from tunewright.config.checkpoints import (
     CheckpointConfig,
     EvaluationConfig,
-    ExportConfig,
-    GenerationConfig,
     LoggingConfig,
 )
 from tunewright.config.data import DataConfig, TemplateConfig
+from tunewright.config.hub import HubConfig
+from tunewright.config.inference import ExportConfig, GenerationConfig, InferenceConfig
+from tunewright.config.losses import LossConfig
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.config.optimization import (
     BatchingConfig,
@@ -20,6 +21,8 @@ from tunewright.config.optimization import (
     PrecisionConfig,
     ScheduleConfig,
 )
+from tunewright.config.profiling import ProfilingConfig
+from tunewright.config.quantization import QuantizationConfig
 from tunewright.config.run_control import RunControl
 from tunewright.config.tuning import FreezeConfig, LoraConfig, TuningConfig
 
@@ -36,13 +39,18 @@ class RunConfig:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    profiling: ProfilingConfig = field(default_factory=ProfilingConfig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import NOT_BUILT, Alias, param
+from tunewright.config.param import NOT_BUILT, Alias, Implied, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class RunControl:
     data_seed: int | None = param(
         None, "Seed of the order of samples; absent means `seed`.", minimum=0, maximum=2**32 - 1, llamafactory="data_seed")
     full_determinism: bool = param(
-        False, "Allow deterministic operations only; an operation without one stops the run.", llamafactory="full_determinism")
+        False, "Allow deterministic operations only; an operation without one stops the run.", llamafactory="full_determinism",
+        sft_json=Implied(True))
     use_cpu: bool = param(
         False, "Run on the CPU even where an accelerator is present.", llamafactory=("use_cpu", Alias("no_cuda", deprecated=True)),
         cli_reference="no_cuda")

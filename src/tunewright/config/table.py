@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, UnionType
@@ -12,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tunewright.config.param import DIALECTS, REQUIRED, SAME, Alias, Param
 from tunewright.config.run import RunConfig
+from tunewright.config.spelling import nearest as nearest
 
 Base = Literal["bool", "int", "float", "str", "names", "datasets", "mapping"]
 
@@ -89,12 +89,6 @@ def names_in(dialect: str) -> Mapping[str, tuple[Row, Alias]]:
 def owners(name: str) -> list[tuple[str, Row]]:
     """The vocabularies, ours first, in which `name` is known, each with the parameter it stands for."""
     return [(dialect, names_in(dialect)[name][0]) for dialect in ("native", *DIALECTS) if name in names_in(dialect)]
-
-
-def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
-    """The candidates closest in spelling to `name`, best first."""
-    folded = {candidate.lower(): candidate for candidate in candidates}
-    return [folded[one] for one in difflib.get_close_matches(name.lower().replace("-", "_"), folded, count, cutoff=0.6)]
 
 
 def values(config: RunConfig) -> dict[str, Any]:

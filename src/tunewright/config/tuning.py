@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import Alias, param
+from tunewright.config.param import Alias, Implied, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class TuningConfig:
     finetuning_type: str = param(
         "lora", "Which weights train: all, some of the model's own, a low-rank adapter, or none (to evaluate, predict or export only).",
         choices=("lora", "freeze", "full", "none"), llamafactory="finetuning_type",
-        cli_reference=Alias("finetuning_type", default="none"), sft_json="train_mode", qlora_script="training_recipe")
+        cli_reference=Alias("finetuning_type", default="none"), sft_json=Alias("train_mode", convert="train_mode"), qlora_script="training_recipe",
+        mindspeed_fsdp2=Implied("full"))
     print_param_status: bool = param(
         False, "Print every parameter with its shape and whether it trains.", llamafactory="print_param_status", recorded=False)
 
@@ -32,6 +33,9 @@ class FreezeConfig:
     freeze_extra_modules: tuple[str, ...] = param(
         (), "Modules outside the layers that train as well.",
         llamafactory=Alias("freeze_extra_modules", convert="comma_list"), example="embed_tokens,lm_head")
+    use_llama_pro: bool = param(
+        False, "Train the blocks by which a model was expanded (LLaMA Pro): freeze_trainable_layers of them, at even distances.",
+        llamafactory="use_llama_pro")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,9 @@ class LoraConfig:
     lora_alpha: float | None = param(
         None, "Scale: the update is multiplied by alpha / rank. Absent means twice the rank.", above=0,
         llamafactory="lora_alpha",
-        cli_reference=Alias("lora_alpha", default=32.0), sft_json=Alias("lora_alpha", default=16.0),
-        qlora_script=Alias("lora_alpha", default=16.0))
+        cli_reference=Alias("lora_alpha", default=32.0, convert="not_null"),
+        sft_json=Alias("lora_alpha", default=16.0, convert="not_null"),
+        qlora_script=Alias("lora_alpha", default=16.0, convert="not_null"))
     lora_dropout: float = param(
         0.0, "Dropout on the adapter's input.", minimum=0, below=1, llamafactory="lora_dropout",
         cli_reference=Alias("lora_dropout", default=0.05), sft_json=Alias("lora_dropout", default=0.05),
@@ -75,6 +80,12 @@ class LoraConfig:
         llamafactory="loraplus_lr_ratio", example="16")
     loraplus_lr_embedding: float = param(
         1e-6, "Learning rate of embedding adapters under LoRA+.", above=0, llamafactory="loraplus_lr_embedding")
+    lora_fan_in_fan_out: bool = param(
+        False, "Say that the adapted layers keep their weights as [in, out], as GPT-2's do. Such layers are recognised in any case; saying "
+        "it of a model without any stops the run.", cli_reference="lora_fan_in_fan_out")
+    plot_lora_matrix: bool = param(
+        False, "After training, draw what the adapter adds to each target's weights, as heat maps.", cli_reference="plot_lora_matrix",
+        recorded=False)
     create_new_adapter: bool = param(
         False, "Merge the given adapters and start a new one, instead of continuing the last.",
         llamafactory="create_new_adapter")

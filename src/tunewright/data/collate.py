@@ -51,6 +51,13 @@ class Batch:
         """Tokens that are not padding."""
         return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel()
 
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; torch's data loader calls this."""
+        mask = self.attention_mask
+        return replace(
+            self, input_ids=self.input_ids.pin_memory(), labels=self.labels.pin_memory(), position_ids=self.position_ids.pin_memory(),
+            attention_mask=None if mask is None else mask.pin_memory())
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; `bounds` stays on the CPU, where kernels read it as numbers."""
         return replace(

@@ -21,7 +21,7 @@ from tunewright.data.formats.fields import Converted
 from tunewright.data.masks import MaskPolicy
 from tunewright.data.mixing import split_rows
 from tunewright.data.records import Conversation, Message, Origin, Record, Text
-from tunewright.data.sources import Settled, locate, outcomes, settle
+from tunewright.data.sources import Settled, converted, locate, named, outcomes, settle
 from tunewright.data.tokenise_set import Choice, Tokeniser
 from tunewright.data.tokenize import Row, encode_conversations, encode_texts
 from tunewright.errors import InputError
@@ -117,7 +117,9 @@ class _Sets:
     def read(self, specs: Sequence[DatasetSpec], key: str) -> tuple[ExampleSet, tuple[Settled, ...]]:
         """All rows of `specs`, one data set after the other."""
         data = self._run.data
-        settled = tuple(settle(locate(spec, Path(data.dataset_dir), key=key), self._run.run.stage) for spec in specs)
+        folder = Path(data.dataset_dir)
+        located = [converted(locate(spec, folder, key=key), folder, self._report) for spec in specs]
+        settled = tuple(settle(named(source, data.columns()), self._run.run.stage) for source in located)
         for one in settled:
             self._report(one.line)
         return ExampleSet.of([self._tokens(one).store for one in settled]), settled

@@ -17,7 +17,7 @@ from tunewright.data.files import DataFile, read_head, read_rows
 from tunewright.data.formats.convert import convert
 from tunewright.data.formats.fields import Refusal
 from tunewright.data.json_rows import Row
-from tunewright.data.sources import Settled, Source, first_rows, locate, outcomes, settle
+from tunewright.data.sources import Settled, Source, first_rows, locate, named, outcomes, settle
 from tunewright.errors import InputError, Problem, StorageError
 
 WHOLE_BYTES: Final = 20_000_000
@@ -77,7 +77,7 @@ def _probe_set(spec: str | Mapping[str, Any], key: str, run: RunConfig, budget: 
             next(read_head(file, _HEAD_BYTES), None)
         return None
     whole = budget.allows(source)
-    settled = settle(source, run.run.stage)
+    settled = settle(named(source, run.data.columns()), run.run.stage)
     if whole:
         return _check_all(settled, run)
     for file in source.files:

@@ -1,24 +1,26 @@
 """Data sets as the user names them -> files and rows. Standard library only.
 
 A name is looked up in `dataset_info.json` first, then as a file, folder or pattern, from the working directory and then from
-`dataset_dir`. Files of a folder are read in sorted order, whatever the file system says.
+`dataset_dir`, there also without its ending, and a table from the sub-folder `csv`. Files of a folder are read in sorted order,
+whatever the file system says.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunewright.data.dataset_info import FILE_NAME, Entry, nearest, read_entry, read_registry
 from tunewright.data.files import FAMILY, KINDS, DataFile, read_head, read_rows
+from tunewright.data.formats import csv_table
 from tunewright.data.formats.convert import convert as convert_row
 from tunewright.data.formats.convert import detect
 from tunewright.data.formats.fields import Outcome
-from tunewright.data.formats.layout import OPTIONAL_COLUMNS, Layout
+from tunewright.data.formats.layout import OPTIONAL_COLUMNS, Layout, named_columns
 from tunewright.data.formats.layout import layout as make_layout
 from tunewright.data.json_rows import Row
 from tunewright.data.records import Origin
@@ -54,10 +56,26 @@ def locate(spec: str | Mapping[str, Any], dataset_dir: Path, *, key: str = "data
     if spec in registry:
         entry = read_entry(registry[spec], f"{dataset_dir / FILE_NAME} `{spec}`", formatting="alpaca")
         return _source(spec, entry, _existing(entry.file_name, (dataset_dir,)), f"{dataset_dir / FILE_NAME} `{spec}`")
-    found = _existing(spec, (Path(), dataset_dir))
+    tables = (dataset_dir / csv_table.FOLDER,) if spec.lower().endswith(".csv") else ()
+    found = _existing(spec, (Path(), dataset_dir, *tables)) or _called(spec, dataset_dir, key)
     if found is None:
         raise _unknown(spec, registry, dataset_dir, key)
     return _source(spec, Entry(spec, None, None), found, key)
+
+
+def converted(source: Source, dataset_dir: Path, report: Callable[[str], None]) -> Source:
+    """The source to read: a table of the sft-json document is first converted to JSONL beside it; any other is itself."""
+    if len(source.files) > 1 or not csv_table.is_table(source.files[0], dataset_dir):
+        return source
+    return replace(source, files=(csv_table.jsonl_of(source.files[0], report),))
+
+
+def named(source: Source, columns: Mapping[str, str]) -> Source:
+    """The source with Alpaca's columns named as in `columns`, unless it names its columns, or has another format, itself."""
+    own = source.layout
+    if own is not None and (own.formatting != "alpaca" or own.given):
+        return source
+    return replace(source, layout=named_columns(columns) or own)
 
 
 def settle(source: Source, stage: str) -> Settled:
@@ -161,6 +179,17 @@ def _existing(name: str, folders: tuple[Path, ...]) -> list[Path] | None:
             if found:
                 return found
     return None
+
+
+def _called(name: str, folder: Path, key: str) -> list[Path] | None:
+    """The one data file of `folder` whose name without its ending is `name`; in the command-line reference data sets are called so."""
+    if not folder.is_dir() or "/" in name:
+        return None
+    found = [path for path in sorted(folder.iterdir()) if path.stem == name and path.suffix.lower() in KINDS and path.is_file()]
+    if len(found) > 1:
+        raise InputError(f"{key}: `{name}` may be {' or '.join(f'`{path.name}`' for path in found)}", where=str(folder),
+                         mend="write the name with its ending")
+    return found or None
 
 
 def _folder_files(folder: Path) -> list[Path]:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+TEXTS_ALONE = "empty"
+"""The bundled template that writes the texts one after the other, and the end token after an answer."""
+
+
 @dataclass(frozen=True)
 class Renderer:
     """A chat template with everything it needs. A value: pure, picklable, the same text for the same turns on any day.
@@ -164,7 +168,7 @@ def load_renderer(template: TemplateConfig, tokenizer: PreTrainedTokenizerBase) 
     Raises `InputError` if there is no such template, if it is too large, takes too long, or renders questions and answers
     in a way from which the trained part cannot be derived.
     """
-    source = find_source(template.template, tokenizer)
+    source = find_source(source_name(template), tokenizer)
     jinja = Jinja(source.name, source.text, template_variables(tokenizer, template.default_system))
     if not source.bundled:
         # Before anything else: jinja computes constant expressions while it compiles.
@@ -182,6 +186,11 @@ def load_renderer(template: TemplateConfig, tokenizer: PreTrainedTokenizerBase) 
         special=special,
         control=control_tokens(tokenizer, source.text),
     )
+
+
+def source_name(template: TemplateConfig) -> str:
+    """What names the template: `template`, unless only the texts are wanted."""
+    return TEXTS_ALONE if template.template_type == "completion" else template.template
 
 
 def _default_system(template: TemplateConfig, profile: Profile, *, bundled: bool) -> str | None:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from tunewright.config.refused.table import refusers
 from tunewright.config.table import names_in
+from tunewright.dialects.converters import SWITCHES
 from tunewright.dialects.dialect import Written
 from tunewright.dialects.known import READABLE, section_names
+from tunewright.dialects.refusals import TOKEN_VARIABLES
 from tunewright.errors import UsageError
 
 WHERE = "command line"
@@ -55,7 +57,7 @@ def _is_key(text: str) -> bool:
 def refuse_bare_names(files: Sequence[str]) -> None:
     """Raise UsageError for a parameter's name where a file is wanted: `lora_rank 4` or `lora_rank = 4` for `lora_rank=4`."""
     for position, word in enumerate(files):
-        if _name(word)[0] in _known_names() and not Path(word).exists():
+        if split_name(word)[0] in _known_names() and not Path(word).exists():
             value = next((one for one in files[position + 1:] if one != "="), "VALUE")
             raise UsageError(f"{word}: a setting without a value", where=WHERE, mend=f"write {word}={value}")
 
@@ -66,14 +68,14 @@ def _known_names() -> frozenset[str]:
 
 def _option(word: str, rest: list[str]) -> Written:
     key, sign, value = word.partition("=")
-    if _name(key)[0] in ("config", "config_file", "config_path"):
+    if split_name(key)[0] in ("config", "config_file", "config_path"):
         file = value or next(iter(rest), "FILE")
         raise UsageError(f"{key}: a configuration is a word of its own, not an option", where=WHERE, mend=f"write {file} without {key}")
     if sign:
         return _written(key, value)
-    name = _name(key)[0]
+    name = split_name(key)[0]
     if is_switch(name):
-        takes = bool(rest) and rest[0].lower() in ("true", "false", "none", "null")
+        takes = bool(rest) and (rest[0].lower() in ("true", "false", "none", "null") or _is_token(name, rest[0]))
         return _written(key, rest.pop(0) if takes else True)
     if name.startswith("no_") and is_switch(name[3:]):
         takes = bool(rest) and rest[0].lower() in ("true", "false")
@@ -83,21 +85,27 @@ def _option(word: str, rest: list[str]) -> Written:
     return _written(key, rest.pop(0))
 
 
+def _is_token(name: str, word: str) -> bool:
+    """Whether the word after a switch that other trainers give a secret to is one, and must not be taken for a file and shown."""
+    return name in TOKEN_VARIABLES and not word.startswith("-") and "=" not in word and not Path(word).exists()
+
+
 def is_switch(name: str) -> bool:
     """Whether some vocabulary has a true-or-false parameter of that name."""
     for dialect in READABLE:
         known = names_in(dialect)
         if name in known:
             row, alias = known[name]
-            return row.base == "bool" or alias.convert in ("adafactor_switch", "attention_switch")
+            return alias.convert in SWITCHES or (row.base == "bool" and alias.convert is None)
     return any(inert.name == name and inert.values and isinstance(inert.values[0], bool) for _, _, inert in refusers(name))
 
 
-def _name(key: str) -> tuple[str, str | None]:
+def split_name(key: str) -> tuple[str, str | None]:
+    """A key without dashes -> its name and the section in front of it: `--training.save-steps` -> (save_steps, training)."""
     group, dot, name = key.lstrip("-").replace("-", "_").rpartition(".")
     return (name, group) if dot and group in section_names() else (f"{group}{dot}{name}", None)
 
 
 def _written(key: str, value: object) -> Written:
-    name, group = _name(key)
+    name, group = split_name(key)
     return Written(key=key, name=name, value=value, where=WHERE, source="command line", group=group)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import Final
 
-from tunewright.config.table import group_types, table
+from tunewright.config.refused.table import refused_in
+from tunewright.config.table import nearest, table
 from tunewright.dialects.dialect import Dialect, Written
 from tunewright.dialects.known import READABLE, get_dialect
 from tunewright.errors import InputError, Problem, refuse
@@ -44,18 +47,19 @@ def _from_keys(keys: list[Written]) -> Dialect:
 
 
 def _recognised(in_files: Sequence[Written], in_arguments: Sequence[Written]) -> Choice:
-    """The vocabulary that has every name of the files; several are told apart by the command line, and ours wins among them.
+    """The vocabulary that has every name of the files, or of the command line where there are none.
 
-    Our own names may follow any file on the command line.
+    Several are told apart by the command line, and ours wins among them. Our own names may follow any file on the command line.
     """
-    fitting = [one for one in READABLE.values() if all(_fits(one, key) for key in in_files)]
+    evidence = in_files or in_arguments
+    fitting = [one for one in READABLE.values() if all(_fits(one, key) for key in evidence)]
+    fitting = fitting or [one for one in READABLE.values() if all(_accepts(one, key) for key in evidence)]
     if not fitting:
-        return _closest(in_files)
-    narrowed = [one for one in fitting if all(one.knows(key.name) or key.name in table() for key in in_arguments)]
-    own = [one for one in narrowed if all(one.knows(key.name) for key in in_arguments)] if not in_files else narrowed
-    candidates = own or narrowed or fitting
+        return _closest(evidence)
+    narrowed = [one for one in fitting if all(_accepts(one, key) for key in in_arguments)]
+    candidates = narrowed or fitting
     if candidates[0].name == "native":
-        return _usual(in_files, candidates)
+        return _usual(evidence, candidates)
     if len(candidates) == 1:
         return Choice(candidates[0])
     return _ambiguous(candidates, [*in_files, *in_arguments])
@@ -65,40 +69,87 @@ def _fits(dialect: Dialect, one: Written) -> bool:
     """Whether the vocabulary has the name, where it stands."""
     if one.group is None:
         return dialect.knows(one.name)
+    positive = one.name.removeprefix("no_")
     if dialect.name == "native":
-        return one.group in group_types()
-    return one.group in dialect.sections.get(one.name, ())
+        row = table().get(one.name) or table().get(positive)
+        return row is not None and row.group == one.group
+    return one.group in dialect.sections.get(one.name, dialect.sections.get(positive, ()))
 
 
-def _usual(in_files: Sequence[Written], candidates: Sequence[Dialect]) -> Choice:
-    """Ours, or another whose files usually have a name that ours have no use for."""
+def _accepts(dialect: Dialect, one: Written) -> bool:
+    """Whether the vocabulary has the name, or it is ours, on the command line, for what the vocabulary has no name for."""
+    row = table().get(one.name)
+    is_own = one.source == "command line" and row is not None and dialect.name not in row.param.names
+    return is_own or _fits(dialect, one)
+
+
+def _usual(evidence: Sequence[Written], candidates: Sequence[Dialect]) -> Choice:
+    """Ours, or another whose files, or options, usually have a name that ours have no use for."""
     for dialect in candidates[1:]:
-        usual = [one for one in in_files if one.name in dialect.usual]
+        usual = [one for one in evidence if one.name in dialect.usual and (one.source == "file" or one.key.startswith("--"))]
         if usual:
             note = (f"{usual[0].where}: {usual[0].key}: read in the {dialect.name} vocabulary, with its defaults, because of this key; "
-                    f"write `dialect: native` for ours, or `dialect: {dialect.name}` to be silent")
+                    f"{_how_to_say(usual[0])}")
             return Choice(dialect, notes=(note,))
     return Choice(READABLE["native"])
 
 
+def _how_to_say(one: Written) -> str:
+    if one.source == "file":
+        return "write `dialect: native` for ours, or `dialect: llamafactory` to be silent"
+    return "write --dialect native for ours, or --dialect llamafactory to be silent"
+
+
 def _ambiguous(candidates: Sequence[Dialect], written: Sequence[Written]) -> Choice:
-    native = READABLE["native"]
-    telling = next(one for one in written if not _fits(native, one))
+    telling = next(one for one in written if not _fits(READABLE["native"], one))
     names = [one.name for one in candidates]
+    where = f"dialect: {names[0]}" if telling.source == "file" else f"--dialect {names[0]}"
     problem = Problem(f"{telling.key}: is a name of {', '.join(names[:-1])} and {names[-1]}, whose defaults differ", where=telling.where,
-                      mend=f"say which: dialect: {names[0]}", rule="ambiguous-vocabulary")
+                      mend=f"say which: {where}", rule="ambiguous-vocabulary")
     return Choice(candidates[0], (problem,))
 
 
-def _closest(in_files: Sequence[Written]) -> Choice:
-    """No vocabulary has all the names: the one that has most of them; names that only another has are a mixture."""
-    best = max(READABLE.values(), key=lambda dialect: sum(_fits(dialect, one) for one in in_files))
-    strange = [one for one in in_files if not _fits(best, one)]
+def _closest(evidence: Sequence[Written]) -> Choice:
+    """No vocabulary has all the names: the one that has most of them, a likely typo counting almost as much as a name; names that only
+    another has are a mixture."""
+    scores = _scores(evidence)
+    best = [one for one in READABLE.values() if scores[one.name] == max(scores.values())]
+    telling = [one for one in evidence if _fits(best[0], one) and not _fits(READABLE["native"], one)]
+    if best[0].name == "native" or (len(best) > 1 and not telling):
+        chosen = _usual(evidence, best)
+    else:
+        chosen = Choice(best[0]) if len(best) == 1 else _ambiguous(best, telling)
+    problems, foreign = _mixture(evidence, chosen.dialect)
+    return replace(chosen, problems=(*chosen.problems, *problems), foreign=foreign)
+
+
+def _scores(evidence: Sequence[Written]) -> dict[str, float]:
+    """For each vocabulary, how many of the names it has; a name that none has counts by its likeness to the nearest."""
+    scores = {name: float(sum(_fits(dialect, one) for one in evidence)) for name, dialect in READABLE.items()}
+    unknown = [one for one in evidence if not any(dialect.knows(one.name) for dialect in READABLE.values())]
+    for one in unknown[:_TYPOS]:
+        for name, dialect in READABLE.items():
+            close = nearest(one.name, [*dialect.names(), *refused_in(name)], 1)
+            likeness = SequenceMatcher(None, one.name, close[0]).ratio() if close else 0.0
+            scores[name] += likeness if likeness > _LIKELY else 0.0
+    return scores
+
+
+_LIKELY: Final = 0.8
+_TYPOS: Final = 20
+"""Unknown names that are compared; a file with more of them is no configuration of anyone's."""
+
+
+def _mixture(evidence: Sequence[Written], chosen: Dialect) -> tuple[tuple[Problem, ...], frozenset[str]]:
+    """A problem for each other vocabulary that alone has some of the names, with a key of either side; and those names."""
+    problems: list[Problem] = []
+    foreign: set[str] = set()
     for other in READABLE.values():
-        foreign = [one for one in strange if _fits(other, one)]
-        own = [one for one in in_files if _fits(best, one) and not _fits(other, one)]
-        if foreign and own:
-            problem = Problem(f"{foreign[0].key}: is a name of the {other.name} vocabulary, but {own[0].key} at {own[0].where} is one of "
-                              f"{best.name}", where=foreign[0].where, mend="keep to one vocabulary", rule="mixed-vocabularies")
-            return Choice(best, (problem,), foreign=frozenset(one.name for one in foreign))
-    return _usual(in_files, [best, *(one for one in READABLE.values() if one.usual)]) if best.name == "native" else Choice(best)
+        theirs = [one for one in evidence if one.name not in foreign and not _accepts(chosen, one) and _fits(other, one)]
+        own = [one for one in evidence if _fits(chosen, one) and not _fits(other, one)]
+        if theirs and own:
+            foreign |= {one.name for one in theirs}
+            problems.append(Problem(
+                f"{theirs[0].key}: is a name of the {other.name} vocabulary, but {own[0].key} at {own[0].where} is one of {chosen.name}",
+                where=theirs[0].where, mend="keep to one vocabulary", rule="mixed-vocabularies"))
+    return tuple(problems), frozenset(foreign)

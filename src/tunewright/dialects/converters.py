@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tunewright.config.coerce import BadValueError
-from tunewright.config.literals import read_mapping, show, split_commas
+from tunewright.config.literals import read_literal, read_mapping, show, split_commas
 
 ABSENT: Final = object()
 """What a converter returns for a value that means: not given."""
@@ -16,12 +16,18 @@ TRACKERS: Final = ("tensorboard",)
 """The trackers that `report_to: all` stands for."""
 
 
+SWITCHES: Final = ("negate", "null_is_false", "adafactor_switch", "attention_switch")
+"""Converters of names that are switches on the command line: true or false there, whatever they are here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """`ours(value)` takes a vocabulary's value to our form and raises BadValueError; `theirs(value)` goes back."""
+    """`ours(value)` takes a vocabulary's value to our form and raises BadValueError; `theirs(value)` goes back. `words`: texts of the
+    vocabulary that are not ours, to be offered for a misspelt one."""
 
     ours: Callable[[Any], Any]
     theirs: Callable[[Any], Any]
+    words: tuple[str, ...] = ()
 
 
 def _truth(raw: Any) -> bool:
@@ -125,8 +131,100 @@ def _optimizer_name(raw: Any) -> Any:
     return "adamw_torch" if raw == "adamw" else raw
 
 
+def _optimizer_today(raw: Any) -> Any:
+    return "adamw_torch" if raw == "adamw_hf" else raw
+
+
+def _backend_name(raw: Any) -> Any:
+    return "huggingface" if raw == "hf" else raw
+
+
+_TEMPLATE_ENDINGS = (".jinja", ".jinja2", ".j2")
+
+
+def _template_path(raw: Any) -> Any:
+    """A file's name in a form that cannot be taken for a template's name."""
+    if _is_null(raw) or raw == "":
+        return ABSENT
+    return raw if not isinstance(raw, str) or raw.endswith(_TEMPLATE_ENDINGS) or "/" in raw else f"./{raw}"
+
+
+def _owner(raw: Any) -> Any:
+    return ABSENT if _is_null(raw) else f"{raw}/" if isinstance(raw, str) else raw
+
+
+def _whole_steps(raw: Any) -> Any:
+    """A number of steps in a vocabulary that has no fractions of the run."""
+    try:
+        number = float(raw)
+    except (TypeError, ValueError):
+        return raw
+    if 0 < number < 1:
+        raise BadValueError(f"{_quoted(raw)} is a fraction of the run, which this vocabulary does not have",
+                            "write a whole number of steps")
+    return raw
+
+
+def _not_null(raw: Any) -> Any:
+    """A value in a vocabulary in which null means nothing, although in ours it stands for a rule."""
+    if _is_null(raw):
+        raise BadValueError("null has no meaning in this vocabulary", "write a number, or leave it out for the default")
+    return raw
+
+
+def _bf16_weights(raw: Any) -> Any:
+    return {"bf16": True, "fp32": False}.get(raw, raw) if isinstance(raw, str) else raw
+
+
+def _rank_numbers(raw: Any) -> Any:
+    """Every rank is -1 or nothing in the documents, and nothing here."""
+    if isinstance(raw, str) and raw.lstrip()[:1] == "[":
+        try:
+            raw = read_literal(raw)
+        except ValueError as error:
+            raise BadValueError(str(error), "write ranks with commas, or -1 for every one") from error
+    given = () if _is_null(raw) else split_commas(raw) if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else (raw,)
+    ranks = tuple(str(one) for one in given)
+    return () if ranks == ("-1",) else ranks
+
+
+_TEMPLATES_OF: Final[Mapping[str, str]] = {
+    "qwen2_moe": "qwen2", "qwen3_moe": "qwen3", "mixtral": "mistral", "glm": "glm4", "chatglm": "chatglm3", "deepseek_v2": "deepseek",
+    "gemma3": "gemma", "gemma3_text": "gemma",
+}
+"""`model_type` of a model's config.json -> the template of that family, where they have different names."""
+
+
+def _model_type(raw: Any) -> Any:
+    return _TEMPLATES_OF.get(raw.lower(), raw) if isinstance(raw, str) else raw
+
+
+def _quantizer(raw: Any) -> Any:
+    return "bitsandbytes" if _is_null(raw) or raw == "bnb" else raw
+
+
+_DTYPES = {"fp32": "float32", "fp16": "float16", "half": "float16", "float": "float32", "bf16": "bfloat16"}
+
+
+def _torch_dtype(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    name = raw.strip().removeprefix("torch.")
+    return _DTYPES.get(name, name)
+
+
+def _train_mode(raw: Any) -> Any:
+    """What trains under `qlora` is LoRA; that the base model has 4 bits is another parameter (dialects.sft_json)."""
+    return "lora" if isinstance(raw, str) and raw.strip().lower() == "qlora" else raw
+
+
 CONVERTERS: Final[Mapping[str, Converter]] = {
+    "backend_name": Converter(_backend_name, lambda value: "hf" if value == "huggingface" else value, ("hf",)),
+    "template_path": Converter(_template_path, _same),
+    "owner": Converter(_owner, _same),
     "comma_list": Converter(_comma_list, _comma_text),
+    "bf16_weights": Converter(_bf16_weights, lambda value: "bf16" if value else "fp32", ("bf16", "fp32")),
+    "rank_numbers": Converter(_rank_numbers, lambda value: [int(one) if one.isdecimal() else one for one in value] or [-1]),
     "negate": Converter(_negate, lambda value: not value),
     "mapping": Converter(_mapping, lambda value: dict(value) if value else None),
     "null_is_auto": Converter(_null_is("auto").ours, lambda value: None if value == "auto" else value),
@@ -134,10 +232,20 @@ CONVERTERS: Final[Mapping[str, Converter]] = {
     "null_is_absent": Converter(lambda raw: ABSENT if _is_null(raw) else raw, _same),
     "resume_path": Converter(_resume("auto"), lambda value: None if value == "auto" else False if value == "none" else value),
     "resume_or_none": Converter(_resume("none"), lambda value: None if value == "none" else value),
-    "trackers": Converter(_trackers, lambda value: ",".join(value) if value else "none"),
+    "trackers": Converter(_trackers, lambda value: ",".join(value) if value else "none", ("all",)),
     "adafactor_switch": Converter(_adafactor, lambda value: value == "adafactor"),
     "reentrant_kwargs": Converter(_reentrant, lambda value: {"use_reentrant": value}),
-    "attention_name": Converter(_attention_name, _attention_text),
+    "attention_name": Converter(_attention_name, _attention_text, tuple(_ATTENTION)),
     "attention_switch": Converter(_attention_switch, lambda value: value == "fa2"),
-    "optimizer_name": Converter(_optimizer_name, lambda value: "adamw" if value == "adamw_torch" else value),
+    "optimizer_today": Converter(_optimizer_today, _same),
+    "least_rate": Converter(_same, lambda value: 0.0 if value is None else value),
+    "whole_steps": Converter(_whole_steps, _same),
+    "whole_steps_not_null": Converter(lambda raw: _whole_steps(_not_null(raw)), _same),
+    "model_type": Converter(_model_type, _same),
+    "train_mode": Converter(_train_mode, _same, ("qlora",)),
+    "not_null": Converter(_not_null, _same),
+    "optimizer_name": Converter(_optimizer_name, lambda value: "adamw" if value == "adamw_torch" else value, ("adamw",)),
+    "quantizer_name": Converter(_quantizer, _same),
+    "quantizer_short": Converter(_quantizer, lambda value: "bnb" if value == "bitsandbytes" else value, ("bnb",)),
+    "torch_dtype": Converter(_torch_dtype, lambda value: None if value is None else f"torch.{value}"),
 }

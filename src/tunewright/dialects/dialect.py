@@ -14,7 +14,10 @@ from tunewright.config.table import Row, names_in
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One value as the user wrote it: `key` in their spelling, `name` with underscores and without its section."""
+    """One value as the user wrote it: `key` in their spelling, `name` with underscores and without its section.
+
+    `field`: the parameter of ours that it is about, where the name says so only together with the value.
+    """
 
     key: str
     name: str
@@ -22,6 +25,17 @@ class Written:
     where: str
     source: Source
     group: str | None = None
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What a vocabulary means by leaving a parameter out next to what was written: the value in our form, why, and a note for
+    the user where it is worth telling."""
+
+    value: Any
+    why: str
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class Refusal:
     """Why a name or a value of a vocabulary is not accepted, and what to do."""
 
     what: str
-    mend: str
+    mend: str | None
 
 
 def as_written(values: Mapping[str, Written]) -> Restructured:
@@ -45,7 +59,7 @@ def as_written(values: Mapping[str, Written]) -> Restructured:
     return Restructured(values)
 
 
-def no_change(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def no_change(given: Mapping[str, Any]) -> Mapping[str, Adjustment]:
     """The defaults of a vocabulary that do not depend on what was written."""
     return {}
 
@@ -54,15 +68,15 @@ def no_change(given: Mapping[str, Any]) -> Mapping[str, Any]:
 class Dialect:
     """A vocabulary as a value: its names and defaults are in the declarations; here is what goes beyond names and defaults.
 
-    `restructure`: values whose structure, not only name or form, differs from ours, brought into ours. `adjust`: field -> value of
-    the defaults that depend on which fields were written. `sections`: name -> the sections of a file that it may stand in, in a
+    `restructure`: values whose structure, not only name or form, differs from ours, brought into ours. `adjust`: from the
+    written values by field, the defaults that depend on them. `sections`: name -> the sections of a file that it may stand in, in a
     vocabulary whose files have sections. `usual`: names that only files in this vocabulary usually have, although ours has them
     too. `convert`: names whose values take more forms than the declaration says.
     """
 
     name: str
     restructure: Callable[[Mapping[str, Written]], Restructured] = as_written
-    adjust: Callable[[Mapping[str, Any]], Mapping[str, Any]] = no_change
+    adjust: Callable[[Mapping[str, Any]], Mapping[str, Adjustment]] = no_change
     sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
     convert: Mapping[str, str] = field(default_factory=dict)

@@ -4,55 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from tunewright.config.literals import show
 from tunewright.config.table import table
 from tunewright.dialects.dialect import Dialect, Restructured, Written
+from tunewright.dialects.paired import checkpointing, neat_packing
 
 
 def restructure(values: Mapping[str, Written]) -> Restructured:
     """What LLaMA-Factory does beyond its document."""
-    values, checkpointing = _checkpointing(values)
-    values, timeout = _timeout(values)
-    values, packing = _neat_packing(values)
-    return Restructured(values, checkpointing + timeout + packing)
+    checkpointed = checkpointing(values, "LLaMA-Factory")
+    timed = _timeout(checkpointed.values)
+    packed = neat_packing(timed.values, "LLaMA-Factory")
+    return Restructured(_repository(packed.values), checkpointed.notes + timed.notes + packed.notes)
 
 
-def _is(written: Written | None, truth: bool) -> bool:
-    return written is not None and str(written.value).strip().lower() == str(truth).lower()
-
-
-def _checkpointing(values: Mapping[str, Written]) -> tuple[Mapping[str, Written], tuple[str, ...]]:
-    """LLaMA-Factory checkpoints activations unless `disable_gradient_checkpointing`; `gradient_checkpointing: false`, its
-    documented default, does not turn it off there, so it does not here."""
-    given = values.get("gradient_checkpointing")
-    if given is None or not _is(given, False):
-        return values, ()
-    rest = {name: one for name, one in values.items() if name != "gradient_checkpointing"}
-    if _is(values.get("disable_gradient_checkpointing"), True):
-        return rest, ()
-    note = (f"{given.where}: {given.key}: false does not turn gradient checkpointing off in LLaMA-Factory, nor here; "
-            "write disable_gradient_checkpointing: true")
-    return rest, (note,)
-
-
-def _timeout(values: Mapping[str, Written]) -> tuple[Mapping[str, Written], tuple[str, ...]]:
+def _timeout(values: Mapping[str, Written]) -> Restructured:
     """LLaMA-Factory's examples wait 180000000 seconds, 5.7 years, for a lost rank; a bounded wait is enough."""
     given, longest = values.get("ddp_timeout"), table()["ddp_timeout"].param.maximum
     if given is None or longest is None or not str(given.value).isdigit() or int(given.value) <= longest:
-        return values, ()
+        return Restructured(values)
     note = f"{given.where}: {given.key}: {given.value} seconds is more than a lost rank is waited for; {show(longest)} is used"
-    return {**values, "ddp_timeout": replace(given, value=int(longest))}, (note,)
+    return Restructured({**values, "ddp_timeout": replace(given, value=int(longest))}, (note,))
 
 
-def _neat_packing(values: Mapping[str, Written]) -> tuple[Mapping[str, Written], tuple[str, ...]]:
-    """`neat_packing: true` turns packing on, as in LLaMA-Factory, which overrules `packing: false`."""
-    given, packing = values.get("neat_packing"), values.get("packing")
-    if given is None or not _is(given, True) or _is(packing, True):
-        return values, ()
-    note = f"{given.where}: {given.key}: true turns packing on, as in LLaMA-Factory"
-    return {**values, "packing": replace(given, name="packing", value=True)}, (note,) if _is(packing, False) else ()
+def _repository(values: Mapping[str, Written]) -> Mapping[str, Written]:
+    """`push_to_hub_organization` is the owner of the repository that hub_model_id, or else output_dir, names."""
+    owner, output = values.get("push_to_hub_organization"), values.get("output_dir")
+    named = next((values[name] for name in ("hub_model_id", "push_to_hub_model_id") if name in values and values[name].value), None)
+    if owner is None or not owner.value or (named is None and (output is None or not output.value)):
+        return values
+    name = str(named.value) if named is not None else Path(str(output.value)).name if output is not None else ""
+    if "/" in name:
+        return values
+    rest = {key: one for key, one in values.items() if key not in ("push_to_hub_organization", "push_to_hub_model_id")}
+    return {**rest, "hub_model_id": replace(owner, name="hub_model_id", value=f"{owner.value}/{name}")}
 
 
 LLAMAFACTORY: Final = Dialect("llamafactory", restructure, usual=("do_train",))

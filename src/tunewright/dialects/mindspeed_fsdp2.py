@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from tunewright.dialects.dialect import Dialect
+from tunewright.dialects.dialect import Dialect, Restructured, Written
+from tunewright.dialects.paired import neat_packing
 
 _MODEL = (
     "model_name_or_path", "model_id", "init_model_with_meta_device", "trust_remote_code", "train_from_scratch",
@@ -48,4 +50,11 @@ _SECTIONS: Final = (
     (("optimization", "model"), _FUSED), (("profiling", "training"), _PROFILING))
 """The sections in which the names of each group of the document may stand, the usual one first."""
 
-MINDSPEED_FSDP2: Final = Dialect("mindspeed_fsdp2", sections={name: sections for sections, names in _SECTIONS for name in names})
+
+def restructure(values: Mapping[str, Written]) -> Restructured:
+    """The document: `neat_packing` sets packing."""
+    return neat_packing(values, "MindSpeed-LLM")
+
+
+MINDSPEED_FSDP2: Final = Dialect(
+    "mindspeed_fsdp2", restructure, sections={name: sections for sections, names in _SECTIONS for name in names})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -10,16 +11,19 @@ from typing import Any
 from tunewright.config import checks
 from tunewright.config.checks import Context
 from tunewright.config.derive import derived
+from tunewright.config.environment import VARIABLES, steering_in_vain
 from tunewright.config.origin import Origin
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
 from tunewright.config.table import build, defaults, table
-from tunewright.dialects.arguments import parse_arguments, refuse_bare_names
+from tunewright.dialects.arguments import parse_arguments, refuse_bare_names, split_name
 from tunewright.dialects.choose import Choice, choose
-from tunewright.dialects.dialect import Dialect, Written
+from tunewright.dialects.dialect import Adjustment, Dialect, Written
 from tunewright.dialects.document import Document, read_document
+from tunewright.dialects.foreign import refuse_foreign
 from tunewright.dialects.interpret import Interpretation, interpret
 from tunewright.dialects.known import section_names
+from tunewright.dialects.native import NATIVE
 from tunewright.errors import ConfigError, Problem
 
 
@@ -76,43 +80,60 @@ def examine(paths_and_args: Sequence[str], *, dialect: str | None = None, purpos
     arguments = parse_arguments(paths_and_args)
     refuse_bare_names(arguments.files)
     documents = [read_document(path) for path in arguments.files]
+    if dialect is None and arguments.dialect is None:
+        refuse_foreign(documents)
     in_files = [one for document in documents for one in written_in(document)]
     choice = choose(in_files, arguments.written, dialect or arguments.dialect)
     in_files = [one for one in in_files if one.name != "dialect"]
     return _examined(in_files, arguments.written, choice, Context({}, purpose, arguments.files[0] if arguments.files else None))
 
 
+def examine_written(settings: Sequence[Written], in_arguments: Sequence[Written], *, place: str) -> Examined:
+    """The same of settings in our names that were made from a file of another program."""
+    return _examined(list(settings), in_arguments, Choice(NATIVE), Context({}, None, place))
+
+
 def _examined(
     in_files: list[Written], in_arguments: Sequence[Written], choice: Choice, context: Context,
 ) -> Examined:
     problems = list(choice.problems)
-    merged = _merge(in_files, in_arguments, problems)
+    merged = _merge(in_files, [*in_environment(os.environ), *in_arguments], problems)
     structure = choice.dialect.restructure(merged)
     found = interpret(structure.values.values(), choice.dialect, ignored=choice.foreign)
     problems += found.problems
-    config = build({**defaults(choice.dialect.name), **choice.dialect.adjust(found.values), **found.values})
-    origins = _origins(choice.dialect, found)
+    adjusted = {field: one for field, one in choice.dialect.adjust(found.values).items() if field not in found.values}
+    config = build({**defaults(choice.dialect.name), **{field: one.value for field, one in adjusted.items()}, **found.values})
+    origins = _origins(choice.dialect, found, adjusted)
     findings = checks.findings(config, replace(context, origins=origins), skip=found.bad)
     problems += [finding.problem for finding in findings if finding.is_error]
-    notes = (*choice.notes, *structure.notes, *found.notes, *(one.problem.line() for one in findings if not one.is_error))
+    vain = (f"{one.name} is set, and has no effect here: {one.instead}" for one in steering_in_vain(os.environ))
+    told = (one.note for one in adjusted.values() if one.note is not None)
+    broken = (one.problem.line() for one in findings if not one.is_error)
+    notes = (*vain, *choice.notes, *structure.notes, *found.notes, *told, *broken)
     reading = Reading(config, MappingProxyType(origins), choice.dialect.name, notes)
     return Examined(reading, tuple(in_order(problems)), frozenset(found.bad))
 
 
 def written_in(document: Document) -> list[Written]:
-    """The settings of a file in order; those below the name of a group carry it."""
+    """The settings of a file in order; those below the name of a group, or with it in front of a dot, carry it."""
     found = []
     for key, value in document.values.items():
-        if isinstance(value, Mapping) and key in section_names():
+        if isinstance(value, Mapping) and key.replace("-", "_") in section_names():
             found += [_from_file(document, (key, inner), one) for inner, one in value.items()]
         else:
             found.append(_from_file(document, (key,), value))
     return found
 
 
+def in_environment(environment: Mapping[str, str]) -> list[Written]:
+    """The settings that environment variables give, in our names."""
+    return [Written(one.name, one.sets, environment[one.name], "environment", "environment") for one in VARIABLES
+            if one.sets and one.sets in table() and environment.get(one.name)]
+
+
 def _from_file(document: Document, keys: tuple[str, ...], value: Any) -> Written:
-    group = keys[0] if len(keys) == 2 else None
-    return Written(".".join(keys), keys[-1].replace("-", "_"), value, document.where(*keys), "file", group)
+    name, group = split_name(".".join(keys))
+    return Written(".".join(keys), name, value, document.where(*keys), "file", group)
 
 
 def _merge(in_files: list[Written], in_arguments: Sequence[Written], problems: list[Problem]) -> dict[str, Written]:
@@ -127,12 +148,14 @@ def _merge(in_files: list[Written], in_arguments: Sequence[Written], problems: l
     return {**merged, **{one.name: one for one in in_arguments}}
 
 
-def _origins(dialect: Dialect, found: Interpretation) -> dict[str, Origin]:
+def _origins(dialect: Dialect, found: Interpretation, adjusted: Mapping[str, Adjustment]) -> dict[str, Origin]:
     origins: dict[str, Origin] = {}
     for field, row in table().items():
         written = found.sources.get(field)
         if written is not None:
             origins[field] = Origin(written.source, written.where, written.key)
+        elif field in adjusted:
+            origins[field] = Origin("rule", adjusted[field].why)
         elif row.default_in(dialect.name) != row.param.default:
             origins[field] = Origin("dialect default", dialect.name)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tunewright.config.literals import read_literal, show
+from tunewright.config.literals import read_literal, show, split_commas
 from tunewright.config.param import NOT_BUILT
 from tunewright.config.refused.declaration import Refused
 from tunewright.config.refused.table import refused_in
@@ -25,13 +25,20 @@ def name_refusal(written: Written, dialect: Dialect) -> Refusal | None:
     """Why the name is refused; None if it may stand at this value, or is not a refused one."""
     known = refused_in(dialect.name)
     name, value = written.name, written.value
-    if name not in known and name.startswith("no_") and name[3:] in known:
-        name, value = name[3:], not value if isinstance(value, bool) else value
+    if name.startswith("no_") and name[3:] in known:
+        name, value = name[3:], opposite_of(value)
     if name not in known or any(_equal(value, inert) for inert in known[name][1].values):
         return None
     parameter, inert = known[name]
     leave = f", or leave {name} at {_word(inert.values[0])}" if inert.values else ""
     return Refusal(reason(parameter), parameter.mend or f"remove it{leave}")
+
+
+def opposite_of(value: Any) -> Any:
+    """The other truth, of a truth or of its text; any other value as it is."""
+    if isinstance(value, bool):
+        return not value
+    return {"true": False, "false": True}.get(str(value).strip().lower(), value)
 
 
 def reason(parameter: Refused) -> str:
@@ -63,6 +70,8 @@ def _word(value: Any) -> str:
 
 
 def _equal(value: Any, inert: Any) -> bool:
+    if isinstance(inert, list):
+        return _items(value) == tuple(str(one) for one in inert)
     if isinstance(value, str) and not isinstance(inert, str):
         if value.strip().lower() in ("none", "null", ""):
             return inert is None
@@ -73,3 +82,14 @@ def _equal(value: Any, inert: Any) -> bool:
     if isinstance(value, bool) != isinstance(inert, bool):
         return False
     return bool(value == inert) or (inert in (None, "") and value in (None, "", [], {}))
+
+
+def _items(value: Any) -> tuple[str, ...]:
+    """A list as it may be written: itself, a literal, one text with commas, or one value."""
+    if isinstance(value, str):
+        try:
+            found = read_literal(value) if value.lstrip()[:1] == "[" else split_commas(value)
+        except ValueError:
+            found = split_commas(value)
+        value = found
+    return tuple(str(one) for one in value) if isinstance(value, list | tuple) else (str(value),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -10,6 +11,8 @@ from tunewright.dialects.limits import MAX_ALIASES, MAX_DEPTH, KeyPath, too_deep
 from tunewright.errors import refuse
 
 _PREFIX = "tag:yaml.org,2002:"
+_OLD_NUMBER = re.compile(r"[+-]?0[\d_]+|.*:.*")
+"""What only YAML 1.1 takes for a number, with a base of its own: 010 is 8, 1:30 is 90. It stays a text, whose parameter decides."""
 _SCALARS = ("null", "bool", "int", "float", "str", "timestamp")
 
 
@@ -94,7 +97,7 @@ class _Walk:
         refuse(f"the tag {node.tag.replace(_PREFIX, '!!')} is not allowed", where=where, mend="write a plain value")
 
     def _scalar(self, node: yaml.ScalarNode, kind: str, where: str) -> Any:
-        if kind in ("timestamp", "str"):
+        if kind in ("timestamp", "str") or (kind in ("int", "float") and _OLD_NUMBER.fullmatch(node.value)):
             return node.value
         try:
             return self.loader.construct_object(node)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewright.data.collate import collate_flat, collate_padded
 from tunewright.engine.batches import Collate, Examples, Loading, Order, Share, TrainBatches
 from tunewright.engine.cadence import Cadence, total_steps
 from tunewright.engine.loop import Best, Timetable
-from tunewright.errors import LostRankError
+from tunewright.errors import InputError, LostRankError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
+    from torch import nn
 
+    from tunewright.config.checkpoints import LoggingConfig
     from tunewright.config.optimization import BatchingConfig
     from tunewright.config.run import RunConfig
+    from tunewright.engine.hooks import StepHook
+    from tunewright.engine.metrics import Metrics
+    from tunewright.engine.neftune import EmbeddingNoise
+    from tunewright.engine.progress import Position
     from tunewright.runtime import Ranks
 
 
@@ -29,10 +37,12 @@ def accelerator_for(run: RunConfig, ranks: Ranks) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     precision = "bf16" if run.precision.bf16 else "fp16" if run.precision.fp16 else "no"
-    unused = bool(run.parallel.ddp_find_unused_parameters)
+    choices = {"find_unused_parameters": run.parallel.ddp_find_unused_parameters, "bucket_cap_mb": run.parallel.ddp_bucket_cap_mb,
+               "broadcast_buffers": run.parallel.ddp_broadcast_buffers}
+    chosen: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
     accelerator = Accelerator(
         cpu=run.run.use_cpu or not torch.accelerator.is_available(), mixed_precision=precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
+        kwargs_handlers=[DistributedDataParallelKwargs(**chosen)])
     if accelerator.num_processes != ranks.world_size:
         raise LostRankError(f"accelerate sees {accelerator.num_processes} of {ranks.world_size} ranks")
     return accelerator
@@ -46,10 +56,15 @@ def collation(flat: bool, pad_token_id: int) -> Collate:
 def training_batches(run: RunConfig, examples: Examples, collate: Collate, ranks: Ranks) -> TrainBatches:
     """The run's batches for this rank."""
     seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
-    return TrainBatches(
-        examples, Order(seed, run.batching.group_by_length),
-        share(run.batching.per_device_train_batch_size, run.batching.gradient_accumulation_steps, ranks),
-        loading(run.batching, collate))
+    batching = run.batching
+    batches = TrainBatches(
+        examples, Order(seed, batching.group_by_length, shuffled=not batching.disable_shuffling),
+        share(batching.per_device_train_batch_size, batching.gradient_accumulation_steps, ranks),
+        loading(batching, collate, pinned=is_pinned(run)), batching.dataloader_drop_last)
+    if batches.steps_per_epoch == 0:
+        raise InputError(f"dataloader_drop_last: the {len(examples)} training samples do not fill one optimizer step of "
+                         f"{batches.samples_per_step}", mend="set dataloader_drop_last: false, or a smaller batch")
+    return batches
 
 
 def share(per_device: int, accumulation: int, ranks: Ranks) -> Share:
@@ -57,9 +72,49 @@ def share(per_device: int, accumulation: int, ranks: Ranks) -> Share:
     return Share(per_device, accumulation, ranks.rank, ranks.world_size)
 
 
-def loading(batching: BatchingConfig, collate: Collate) -> Loading:
+def loading(batching: BatchingConfig, collate: Collate, *, pinned: bool = False) -> Loading:
     """How batches are made."""
-    return Loading(collate, batching.dataloader_num_workers, batching.dataloader_timeout_s)
+    return Loading(collate, batching.dataloader_num_workers, batching.dataloader_timeout_s, batching.dataloader_prefetch_factor, pinned)
+
+
+def is_pinned(run: RunConfig) -> bool:
+    """Whether batches are made in page-locked memory: as the run says, where there is an accelerator to copy from it."""
+    import torch
+
+    return run.batching.dataloader_pin_memory and torch.accelerator.is_available() and not run.run.use_cpu
+
+
+def hooks(run: RunConfig, model: nn.Module, device: torch.device, ranks: Ranks) -> tuple[StepHook, ...]:
+    """What watches the run besides the session itself."""
+    from tunewright.engine.memory import MemoryGrowth, ReserveReturned
+    from tunewright.engine.overflow import OverflowWatch
+    from tunewright.engine.profiling import profiler_for
+
+    return tuple(hook for hook in (
+        OverflowWatch(model, ranks) if "underflow_overflow" in run.profiling.debug else None,
+        None if run.profiling.skip_memory_metrics else MemoryGrowth(device),
+        ReserveReturned(run.precision.torch_empty_cache_steps) if run.precision.torch_empty_cache_steps else None,
+        profiler_for(run.profiling, device, ranks)) if hook is not None)
+
+
+def logged_too(logging: LoggingConfig) -> Callable[[Position], Metrics]:
+    """What goes into every log entry besides what is measured there."""
+    figures: dict[str, Callable[[Position], float]] = {}
+    if logging.include_tokens_per_second:
+        figures["tokens_per_second"] = lambda position: round(position.tokens_per_second, 3)
+    if logging.include_num_input_tokens_seen:
+        figures["num_input_tokens_seen"] = lambda position: position.total_tokens
+    return lambda position: {name: figure(position) for name, figure in figures.items()}
+
+
+def noise(run: RunConfig, model: nn.Module) -> EmbeddingNoise | None:
+    """The noise on the model's embeddings, if the run wants it."""
+    from tunewright.engine.neftune import EmbeddingNoise
+
+    if run.loss.neftune_noise_alpha is None:
+        return None
+    embedding: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+    return EmbeddingNoise(embedding, run.loss.neftune_noise_alpha, run.run.seed)
 
 
 def timetable(run: RunConfig, steps_per_epoch: int) -> Timetable:
@@ -71,6 +126,7 @@ def timetable(run: RunConfig, steps_per_epoch: int) -> Timetable:
         logging=Cadence.of(run.logging.logging_strategy, run.logging.logging_steps, total),
         evaluation=Cadence.of(run.evaluation.eval_strategy, every_evaluation, total),
         saving=Cadence.of(run.checkpoints.save_strategy, run.checkpoints.save_steps, total),
+        save_epochs=run.checkpoints.save_epochs if run.checkpoints.save_strategy == "steps" else None,
         first_evaluation=run.evaluation.eval_delay,
         log_first_step=run.logging.logging_first_step,
         evaluate_first=run.evaluation.eval_on_start,

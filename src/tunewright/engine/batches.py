@@ -55,13 +55,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order of samples: a pure function of (seed, epoch)."""
+    """The order of samples: a pure function of (seed, epoch). Not shuffled, it is that of the files in every epoch."""
 
     seed: int
     by_length: bool
+    shuffled: bool = True
 
     def of(self, epoch: int, lengths: NDArray[np.int64], rows_per_step: int) -> NDArray[np.int64]:
         """Permutation of the samples in this epoch."""
+        if not self.shuffled:
+            return np.arange(len(lengths))
         if self.by_length:
             return length_grouped_order(lengths, rows_per_step, self.seed, epoch)
         return epoch_order(len(lengths), self.seed, epoch)
@@ -69,11 +72,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How batches are made: in this process or in `num_workers` others; `timeout_s` bounds the wait for one of those."""
+    """How batches are made: in this process or in `num_workers` others; `timeout_s` bounds the wait for one of those, each of which
+    prepares `prefetch` batches ahead (None: torch's own number). `pinned`: in memory that an accelerator copies from directly."""
 
     collate: Collate
     num_workers: int
     timeout_s: int
+    prefetch: int | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +93,36 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class TrainBatches:
-    """The optimizer steps of any epoch, from any offset."""
+    """The optimizer steps of any epoch, from any offset. `drop_last`: an epoch's last samples are left out where they do not fill
+    a step."""
 
     examples: Examples
     order: Order
     share: Share
     loading: Loading
+    drop_last: bool = False
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimizer step, over all ranks and micro-batches."""
+        return self.share.rows * self.share.accumulation
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of one pass."""
+        total = len(self.examples)
+        return total - total % self.samples_per_step if self.drop_last else total
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the samples."""
-        return math.ceil(math.ceil(len(self.examples) / self.share.rows) / self.share.accumulation)
+        return math.ceil(math.ceil(self.samples_per_epoch / self.share.rows) / self.share.accumulation)
 
     def windows(self, epoch: int, offset: int) -> Iterator[Window]:
         """The optimizer steps left in `epoch` after `offset` samples."""
-        order = self.order.of(epoch, self.examples.lengths, self.share.rows * self.share.accumulation)[offset:]
+        per_window = self.samples_per_step
+        order = self.order.of(epoch, self.examples.lengths, per_window)[offset:self.samples_per_epoch]
         loader = iter(_loader(self.examples, _rank_rows(order, self.share), self.loading))
-        per_window = self.share.rows * self.share.accumulation
         for start in range(0, len(order), per_window):
             consumed = min(per_window, len(order) - start)
             batches = tuple(next(loader) for _ in range(math.ceil(consumed / self.share.rows)))
@@ -154,6 +173,7 @@ def _loader(examples: Examples, rows: list[_Rows], loading: Loading) -> DataLoad
     one the draw would move dropout's random numbers, and a resumed run would differ."""
     return DataLoader(
         _Collated(examples, rows, loading.collate), batch_size=None, shuffle=False, num_workers=loading.num_workers,
+        prefetch_factor=loading.prefetch if loading.num_workers else None, pin_memory=loading.pinned,
         timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=_leave_signals)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from tunewright.engine.batches import Examples, Loading, Share, every_batch
 from tunewright.engine.metrics import Metrics, exact_mean, speed
+from tunewright.engine.number_formats import weights_in
 from tunewright.errors import InputError, NumericError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ Part = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """How a set is run through: batch size and rank, loading, device, mixed precision. `accuracy` reports that too."""
+    """How a set is run through: batch size and rank, loading, device, mixed precision, and the number format to which the weights are
+    rounded meanwhile. `accuracy` reports that too."""
 
     share: Share
     loading: Loading
@@ -32,6 +34,7 @@ class EvaluationPlan:
     ranks: Ranks
     accuracy: bool = False
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def measure(stage: Stage, models: Models, examples: Examples, plan: EvaluationPl
     started = time.perf_counter()
     mine: dict[str, list[Part]] = {"loss": []}
     steps = 0
-    with _undisturbed(models), torch.no_grad():
+    with _undisturbed(models), weights_in(models.values(), plan.dtype), torch.no_grad():
         for batch in every_batch(examples, plan.share, plan.loading):
             batch = stage.prepare(models, batch.to(plan.device))
             with plan.autocast():

@@ -35,7 +35,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """When the loop logs, evaluates and saves, and when it ends."""
+    """When the loop logs, evaluates and saves, and when it ends. `save_epochs`: epochs between two further checkpoints."""
 
     total_steps: int
     logging: Cadence
@@ -45,6 +45,12 @@ class Timetable:
     log_first_step: bool
     evaluate_first: bool
     best: Best
+    save_epochs: int | None = None
+
+    def saves(self, state: TrainState, ends_epoch: bool) -> bool:
+        """Whether it is time for a checkpoint, after the step that `state` counts."""
+        by_epochs = self.save_epochs is not None and ends_epoch and state.epoch % self.save_epochs == 0
+        return by_epochs or self.saving.due(state.global_step, ends_epoch)
 
 
 class Services(Protocol):
@@ -153,7 +159,7 @@ def _between_steps(machinery: Machinery, batches: TrainBatches, timetable: Timet
     if timetable.evaluation.due(state.global_step, ends_epoch) and _position(timetable, state) >= timetable.first_evaluation:
         gained = _evaluate(machinery, timetable, services, state)
     over = finished(state, timetable)
-    saving = timetable.saving.due(state.global_step, ends_epoch) or (over and timetable.saving.strategy != "no")
+    saving = timetable.saves(state, ends_epoch) or (over and timetable.saving.strategy != "no")
     if saving or (gained and timetable.best.keep):
         services.save(state)
 
@@ -170,7 +176,7 @@ def _log_training(batches: TrainBatches, services: Services, after: _After) -> N
         "loss": state.loss_sum / state.loss_count if state.loss_count else math.nan,
         "grad_norm": after.result.grad_norm,
         "learning_rate": after.result.learning_rate,
-        "epoch": state.epoch + state.offset / len(batches.examples),
+        "epoch": state.epoch + state.offset / batches.samples_per_epoch,
     })
     state.loss_sum, state.loss_count = 0.0, 0.0
 

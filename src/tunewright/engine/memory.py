@@ -1,17 +1,24 @@
-"""Running out of memory, told with what was tried and what would need less."""
+"""Memory: running out of it, told with what would need less; how it grew in training; giving back what is kept in reserve."""
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from tunewright.engine.hooks import StepHook
 from tunewright.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from tunewright.data.collate import Batch
+    from tunewright.engine.metrics import Metrics
+    from tunewright.engine.state import TrainState
 
 
 @contextmanager
@@ -37,3 +44,56 @@ def _told(batch: Batch) -> OutOfMemoryError:
         mend = f"per_device_train_batch_size: {half} with twice the gradient_accumulation_steps computes the same; or {mend}"
     return OutOfMemoryError(
         f"out of memory on a batch of {len(batch.sample_ids)} rows ({rows} x {positions} positions, {batch.num_tokens} tokens)", mend=mend)
+
+
+class MemoryGrowth(StepHook):
+    """How far memory grew during training, in bytes, under the names of the transformers Trainer.
+
+    `..._alloc_delta`: at the end above the start. `..._peaked_delta`: at the most above the end, for the CPU as seen after each step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = self._peak = self._gpu_start = 0
+
+    def begin(self, state: TrainState) -> None:
+        """Take the first measure."""
+        self._start = self._peak = resident_bytes()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._gpu_start = torch.cuda.memory_allocated(self._device)
+
+    def advanced(self, state: TrainState) -> None:
+        """Measure again."""
+        self._peak = max(self._peak, resident_bytes())
+
+    def figures(self) -> Metrics:
+        """The growth until now."""
+        end = resident_bytes()
+        found: Metrics = {
+            "train_mem_cpu_alloc_delta": end - self._start, "train_mem_cpu_peaked_delta": max(0, self._peak - max(end, self._start))}
+        if self._device.type == "cuda":
+            now = torch.cuda.memory_allocated(self._device)
+            found["train_mem_gpu_alloc_delta"] = now - self._gpu_start
+            found["train_mem_gpu_peaked_delta"] = max(0, torch.cuda.max_memory_allocated(self._device) - now)
+        return found
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now; where the system does not tell, the most it ever had."""
+    statistics = Path("/proc/self/statm")
+    if statistics.exists():
+        return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class ReserveReturned(StepHook):
+    """Gives the memory that torch keeps in reserve back to the accelerator every `every` steps."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def advanced(self, state: TrainState) -> None:
+        """Give it back if it is time."""
+        if state.global_step % self._every == 0:
+            torch.accelerator.empty_cache()

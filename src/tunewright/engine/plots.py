@@ -1,11 +1,14 @@
-"""Curves of a run as PNG files. The only importer of matplotlib; its Agg canvas needs no display."""
+"""Curves and adapters of a run as PNG files. The only importer of matplotlib; its Agg canvas needs no display."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CURVES: Final = {
     "loss": "training_loss.png", "eval_loss": "training_eval_loss.png", "eval_accuracy": "training_eval_accuracy.png"}
@@ -20,6 +23,18 @@ def plot_curves(log_history: Sequence[Mapping[str, Any]], output_dir: Path) -> l
         if len(points) > 1:
             _draw(points, metric, output_dir / name)
             written.append(output_dir / name)
+    return written
+
+
+def plot_adapter(updates: Iterable[tuple[str, np.ndarray]], output_dir: Path) -> list[Path]:
+    """Draw one file for each target, `lora_<target>.png`: a heat map for each module of that name, all on one scale."""
+    by_target: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for name, values in updates:
+        by_target.setdefault(name.rpartition(".")[2], []).append((name, values))
+    written = []
+    for target, maps in by_target.items():
+        written.append(output_dir / f"lora_{target}.png")
+        _draw_maps(target, maps, written[-1])
     return written
 
 
@@ -46,4 +61,25 @@ def _draw(points: Sequence[tuple[int, float]], metric: str, path: Path) -> None:
     axes.set(xlabel="step", ylabel=metric, title=f"{metric} over the run")
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_maps(target: str, maps: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = math.ceil(math.sqrt(len(maps)))
+    rows = math.ceil(len(maps) / columns)
+    figure = Figure(figsize=(2.6 * columns + 1, 2.6 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    highest = max(float(values.max(initial=0)) for _, values in maps) or 1.0
+    for panel, (name, values) in zip(panels, maps, strict=False):
+        image = panel.imshow(values, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+        panel.set_title(name, fontsize=6)
+        panel.set(xticks=[], yticks=[])
+    for panel in panels[len(maps):]:
+        panel.axis("off")
+    figure.colorbar(image, ax=list(panels), label="mean of |scaling B A|")
+    figure.suptitle(f"what the adapter adds to {target}")
     figure.savefig(path, dpi=120)

@@ -19,7 +19,7 @@ from tunewright.errors import StorageError
 from tunewright.inference.generate import decode, generate
 
 if TYPE_CHECKING:
-    from tunewright.config.checkpoints import GenerationConfig
+    from tunewright.config.inference import GenerationConfig
     from tunewright.data.pipeline import PromptRow
     from tunewright.engine.text_metrics import TextScorer
     from tunewright.inference.opening import Opened

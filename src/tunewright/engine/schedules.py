@@ -3,7 +3,7 @@
 | name | after warm-up, t in [0, 1] from its end to the last step | arguments (default) |
 |---|---|---|
 | linear | 1 - t | |
-| cosine | (1 + cos(2 pi n t)) / 2 | num_cycles n (0.5) |
+| cosine | (1 + cos(2 pi n t)) / 2, with min_lr between the peak and that rate | num_cycles n (0.5) |
 | cosine_with_restarts | (1 + cos(pi (n t mod 1))) / 2 | num_cycles n (1) |
 | cosine_with_min_lr | cosine between the peak and the least rate | min_lr or min_lr_rate, num_cycles (0.5) |
 | polynomial | (1 - t)^power between the peak and lr_end | power (1), lr_end (1e-7) |
@@ -131,8 +131,9 @@ def build_schedule(optimizer: Optimizer, schedule: ScheduleConfig, total_steps: 
     """
     from transformers import optimization
 
-    name = schedule.lr_scheduler_type
     check_schedule(schedule, float(optimizer.defaults["lr"]))
+    falls_short = schedule.lr_scheduler_type == "cosine" and schedule.min_lr is not None
+    name = "cosine_with_min_lr" if falls_short else schedule.lr_scheduler_type
     builder: Callable[..., LRScheduler] = getattr(optimization, _BUILDERS[name])
     return builder(optimizer, **_arguments(schedule, total_steps))
 
@@ -140,6 +141,8 @@ def build_schedule(optimizer: Optimizer, schedule: ScheduleConfig, total_steps: 
 def _arguments(schedule: ScheduleConfig, total_steps: int) -> dict[str, Any]:
     """Keyword arguments of the builder: the user's, the length of warm-up and of the run, and what we derive for the rest."""
     name, given = schedule.lr_scheduler_type, dict(schedule.lr_scheduler_kwargs or {})
+    if name == "cosine" and schedule.min_lr is not None:
+        given["min_lr"] = schedule.min_lr
     if name == "constant":
         return given
     warmup = warmup_steps(schedule, total_steps)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
     from tunewright.data.records import Origin
     from tunewright.engine.batches import Examples, Window
+    from tunewright.engine.hooks import StepHook
     from tunewright.engine.loop import Metrics
     from tunewright.engine.progress import Display
     from tunewright.engine.signals import StopRequest
@@ -53,7 +54,8 @@ class Outlets:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the session knows of the run from the start. `answers` scores generated answers in each evaluation, if the run wants it."""
+    """What the session knows of the run from the start. `answers` scores generated answers in each evaluation, if the run wants it;
+    `logged_too` is what goes into every log entry besides."""
 
     total_steps: int
     num_samples: int
@@ -62,6 +64,7 @@ class Known:
     evaluation_sets: Mapping[str, Examples]
     evaluation_plan: EvaluationPlan
     answers: Callable[[], Metrics] | None
+    logged_too: Callable[[Position], Metrics] = lambda position: {}
 
 
 @dataclass(slots=True)
@@ -74,12 +77,31 @@ class Session:
     stop: StopRequest
     commit: Callable[[TrainState], None]
     movement: Movement | None
+    hooks: tuple[StepHook, ...] = ()
     first_step: int = 0
     elapsed_before_s: float = 0.0
     tokens: int = 0
     saved_step: int = -1
     started: float = field(default_factory=time.monotonic)
     overflows: OverflowCount = field(default_factory=OverflowCount)
+
+    def begin(self, state: TrainState) -> None:
+        """Tell the hooks where this process begins."""
+        for hook in self.hooks:
+            hook.begin(state)
+
+    def close(self) -> None:
+        """Finish after a run that came to its end. Raises StorageError if the disk refuses the last of the log or of a record."""
+        for hook in self.hooks:
+            hook.close()
+        self.outlets.close()
+
+    def abandon(self) -> None:
+        """Finish after an error, which nothing that happens here may hide."""
+        for hook in self.hooks:
+            with suppress(StorageError):
+                hook.close()
+        self.outlets.abandon()
 
     def stop_requested(self) -> bool:
         """Whether a signal asked this rank to stop."""
@@ -89,6 +111,8 @@ class Session:
         """Refuse a step that is not finite; under float16's loss scaling an infinite gradient is skipped by the scaler, within limits."""
         samples = tuple(sample for batch in window.batches for sample in batch.sample_ids)
         suspects = Suspects(state.global_step + 1, samples, self.known.origin, self.outlets.output_dir, self.machinery.ranks)
+        for hook in self.hooks:
+            hook.inspect(suspects)
         demand_finite("loss", loss, suspects)
         if self.machinery.accelerator.scaler is not None:
             self.overflows.note(grad_norm, suspects)
@@ -102,6 +126,8 @@ class Session:
     def advanced(self, state: TrainState, result: StepResult) -> None:
         """Show progress; after the first steps, say which trainable tensors do not move."""
         self.tokens += result.tokens
+        for hook in self.hooks:
+            hook.advanced(state)
         self.outlets.display.update(self.position(state), result.loss)
         if self.movement is not None and state.global_step - self.first_step >= STEPS_WATCHED:
             stuck = self.movement.stuck()
@@ -112,8 +138,10 @@ class Session:
 
     def log(self, state: TrainState, metrics: Metrics) -> None:
         """Append to the log history, which resumes and plots read, and write to the trackers."""
-        state.log_history.append({**metrics, "step": state.global_step})
-        self.outlets.trackers.log(self.position(state), metrics)
+        position = self.position(state)
+        entry = {**metrics, **self.known.logged_too(position)}
+        state.log_history.append({**entry, "step": state.global_step})
+        self.outlets.trackers.log(position, entry)
 
     def evaluate(self, state: TrainState) -> Metrics:
         """Loss on every evaluation set, with accuracy or scores of generated answers if the run asks for them."""

@@ -1,7 +1,7 @@
 """Optimizer, schedule and random numbers to files and back, every bit; safetensors and JSON only.
 
 Tensors of the optimizer are stored under `<parameter name>|<key>`, so that another order of parameters does no harm and another
-set of them is noticed and named.
+set of them is noticed and named. State that belongs to no parameter has a name of the optimizer's own in that place.
 """
 
 from __future__ import annotations
@@ -36,20 +36,33 @@ def write_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> 
     from safetensors.torch import save_file
 
     names = _names(optimizer, model)
-    content = optimizer.state_dict()
+    name_of = {id(parameter): names[index] for index, parameter in enumerate(_parameters(optimizer))}
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
-    for index, entries in content["state"].items():
+    owners: Mapping[Any, Any] = optimizer.state
+    for owner, entries in owners.items():
         for key, value in entries.items():
-            place = f"{names[index]}{_SEPARATOR}{key}"
+            place = f"{owner if isinstance(owner, str) else name_of[id(owner)]}{_SEPARATOR}{key}"
             if hasattr(value, "dtype"):
                 tensors[place] = value.detach().contiguous()
             else:
                 values[place] = value
-    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in content["param_groups"]]
-    save_file(tensors, directory / OPTIMIZER_TENSORS)
+    groups = [{**group, "params": [name_of[id(parameter)] for parameter in group["params"]]} for group in optimizer.param_groups]
+    save_file(_apart(tensors), directory / OPTIMIZER_TENSORS)
     _write(directory / OPTIMIZER_VALUES, {
-        "kind": type(optimizer).__name__, "values": values, "groups": groups, "shapes": _shapes(optimizer, names)})
+        "kind": _kind(optimizer), "values": values, "groups": groups, "shapes": _shapes(optimizer, names)})
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with a copy of each tensor whose memory another has: the 8-bit optimizers share their tables of numbers, which
+    safetensors does not store twice."""
+    seen: set[int] = set()
+    found = {}
+    for place, tensor in tensors.items():
+        at = tensor.data_ptr()
+        found[place] = tensor.clone() if at in seen and at else tensor
+        seen.add(at)
+    return found
 
 
 def read_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> None:
@@ -63,14 +76,21 @@ def read_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> N
     names = _names(optimizer, model)
     indices = {name: index for index, name in names.items()}
     stored = _read(directory / OPTIMIZER_VALUES)
-    _demand_same_kind(stored["kind"], type(optimizer).__name__, directory)
+    _demand_same_kind(stored["kind"], _kind(optimizer), directory)
     _demand_same_parameters(stored["shapes"], _shapes(optimizer, names), directory)
-    state: dict[int, dict[str, Any]] = {}
+    state: dict[int | str, dict[str, Any]] = {}
     for place, value in {**load_file(directory / OPTIMIZER_TENSORS), **stored["values"]}.items():
         name, _, key = place.rpartition(_SEPARATOR)
-        state.setdefault(indices[name], {})[key] = value
+        state.setdefault(indices.get(name, name), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     _undo_casts(optimizer, state)
+
+
+def _kind(optimizer: Optimizer) -> str:
+    """Whose state it is: torch's `AdamW` is not that of bitsandbytes, and not the one that BAdam has added its position to."""
+    owners: Mapping[Any, Any] = optimizer.state
+    library = "bitsandbytes " if type(optimizer).__module__.startswith("bitsandbytes") else ""
+    return " with ".join([library + type(optimizer).__name__, *(owner for owner in owners if isinstance(owner, str))])
 
 
 def _demand_same_kind(stored: str, present: str, directory: Path) -> None:
@@ -87,11 +107,13 @@ def _demand_same_parameters(stored: Mapping[str, list[int]], present: Mapping[st
                          mend="resume with the tuning it was made with")
 
 
-def _undo_casts(optimizer: Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+def _undo_casts(optimizer: Optimizer, state: Mapping[int | str, Mapping[str, Any]]) -> None:
     """torch casts loaded state to the parameter's type; Adafactor keeps float32 for bfloat16 parameters and would lose bits."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entries in state.items():
-        live = optimizer.state[parameters[index]]
+    parameters = _parameters(optimizer)
+    for owner, entries in state.items():
+        if isinstance(owner, str):
+            continue
+        live = optimizer.state[parameters[owner]]
         for key, value in entries.items():
             if hasattr(value, "dtype") and live[key].dtype != value.dtype:
                 live[key] = value.to(live[key].device)
@@ -182,13 +204,16 @@ def read_state(directory: Path) -> TrainState:
 def _names(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
     """The optimizer's index of each parameter -> its name in the model."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {index: name_of[id(parameter)] for index, parameter in enumerate(parameters)}
+    return {index: name_of[id(parameter)] for index, parameter in enumerate(_parameters(optimizer))}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of all groups, in the order that the optimizer counts them in."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _shapes(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, list[int]]:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {names[index]: list(parameter.shape) for index, parameter in enumerate(parameters)}
+    return {names[index]: list(parameter.shape) for index, parameter in enumerate(_parameters(optimizer))}
 
 
 def _shape(shape: list[int] | None) -> str:

@@ -37,6 +37,7 @@ class Tracker(Protocol):
 
 
 TRACKERS: Final = Registry("tracker", (
+    Entry("console", "tunewright.engine.trackers:ConsoleTracker", "One line of JSON for each logged step on standard output."),
     Entry("tensorboard", "tunewright.engine.trackers:TensorBoardTracker", "TensorBoard event files.", extra="tensorboard"),
 ))
 """What `report_to` may name; each entry is a class of (directory, step that the run continues after)."""
@@ -100,6 +101,20 @@ def _step_of(line: str) -> int | None:
         return int(json.loads(line)["current_steps"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+class ConsoleTracker:
+    """The entries of the JSONL log on standard output, which nothing else of a training run writes to."""
+
+    def __init__(self, directory: Path, resumed_step: int) -> None:
+        """Nothing is opened."""
+
+    def log(self, position: Position, metrics: Mapping[str, float]) -> None:
+        """Print one line."""
+        print(json.dumps(log_entry(position, metrics), allow_nan=False), flush=True)
+
+    def close(self) -> None:
+        """Nothing is closed."""
 
 
 class TensorBoardTracker:

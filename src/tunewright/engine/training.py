@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tunewright.adapters.pissa import save_converted
+from tunewright.adapters.updates import adapter_updates
 from tunewright.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine import assemble, snapshot
 from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
+from tunewright.engine.neftune import NoisyStage
+from tunewright.engine.number_formats import evaluation_dtype, read_exactly, upcast_norms, weights_in, wide_norms
 from tunewright.engine.optimizers.build import build_optimizer
-from tunewright.engine.plots import plot_curves
+from tunewright.engine.plots import plot_adapter, plot_curves
 from tunewright.engine.progress import open_display
+from tunewright.engine.reduction import reduce_gradients_in
 from tunewright.engine.results import TrainFigures, write_results, write_trainer_state
 from tunewright.engine.resume import demand_same_settings, recorded_settings
 from tunewright.engine.schedules import build_schedule
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from tunewright.data.examples import ExampleSet
     from tunewright.data.pipeline import Prepared
     from tunewright.data.templates import Renderer
+    from tunewright.engine.hub import Uploads
     from tunewright.engine.metrics import Metrics
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
@@ -69,6 +74,7 @@ class Parts:
     kernels: KernelPlan
     start: Start
     save: SaveTrained
+    uploads: Uploads | None = None
 
     @property
     def examples(self) -> ExampleSet:
@@ -103,30 +109,43 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     if parts.start.checkpoint is not None:
         demand_same_settings(parts.start.checkpoint, settings, run.run.allow_change)
         parts.start.store.set_aside_after(parts.start.checkpoint.step, logging.getLogger(LOGGER_NAME).info)
+    widen_norms(parts)
     accelerator = assemble.accelerator_for(run, ranks)
     collate = assemble.collation(parts.kernels.flat, parts.tokenizer.pad_token_id or 0)
     batches = assemble.training_batches(run, parts.examples, collate, ranks)
     timetable = assemble.timetable(run, batches.steps_per_epoch)
-    optimizer = build_optimizer(parts.model, run.optimizer, run.lora)
+    optimizer = build_optimizer(parts.model, run.optimizer, run.lora, run.run.seed)
     schedule = build_schedule(optimizer, run.schedule, timetable.total_steps)
+    noise = assemble.noise(run, parts.model)
+    stage = parts.stage if noise is None else NoisyStage(parts.stage, noise)
     policy, wrapped = accelerator.prepare(parts.model, optimizer)
-    machinery = Machinery(parts.stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
+    reduce_gradients_in(policy, run.parallel.reduce_dtype)
+    machinery = Machinery(stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
     plan = EvaluationPlan(
-        assemble.share(run.batching.per_device_eval_batch_size, 1, ranks), assemble.loading(run.batching, collate),
-        accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy)
+        assemble.share(run.batching.per_device_eval_batch_size, 1, ranks), batches.loading,
+        accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy, dtype=evaluation_dtype(run.precision))
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule, accelerator.scaler)
     output_dir = parts.start.store.root
     answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
-    known = Known(timetable.total_steps, len(parts.examples), vocabulary_rows(parts.model),
-                  parts.examples.origin, parts.prepared.evaluation, plan, answers)
+    known = Known(timetable.total_steps, batches.samples_per_epoch, vocabulary_rows(parts.model),
+                  parts.examples.origin, parts.prepared.evaluation, plan, answers, assemble.logged_too(run.logging))
     display = open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main)
     outlets = Outlets(display, open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
     session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model))
+    session.hooks = (*assemble.hooks(run, parts.model, accelerator.device, ranks), *([] if noise is None else [noise]))
     session.first_step, session.elapsed_before_s = state.global_step, state.elapsed_s
     session.saved_step = state.global_step if parts.start.checkpoint else -1
     session.commit = lambda now: commit(parts, session, settings, now)
     return Job(parts, session, batches, timetable, state)
+
+
+def widen_norms(parts: Parts) -> None:
+    """Put normalisation layers into float32 if the run wants that; those of a checkpoint are read anew, which had lost bits."""
+    if parts.run.precision.upcast_layernorm:
+        names = upcast_norms(parts.model)
+        if parts.start.checkpoint is not None:
+            read_exactly(parts.model, names, parts.start.checkpoint.path)
 
 
 def restore(parts: Parts, optimizer: Any, schedule: Any, scaler: GradScaler | None) -> TrainState:
@@ -164,9 +183,12 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
             snapshot.write_random(machinery.ranks.rank, directory)
 
     store = parts.start.store
-    store.publish(state.global_step, Content(shared, own, settings), estimate=_estimate(parts.model))
+    published = store.publish(state.global_step, Content(shared, own, settings), estimate=_estimate(parts.model))
+    if parts.uploads is not None:
+        parts.uploads.saved(state.global_step, published)
+    in_use = parts.uploads.in_use() if parts.uploads is not None else set()
     best = {state.best_step} if run.checkpoints.load_best_model_at_end and state.best_step is not None else set()
-    store.rotate(run.checkpoints.save_total_limit, {state.global_step, *best})
+    store.rotate(run.checkpoints.save_total_limit, {state.global_step, *best, *in_use})
 
 
 def as_opened(model: nn.Module, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None) -> Opened:
@@ -183,8 +205,9 @@ def answer_scores(parts: Parts) -> Metrics:
 
     rows = [row for name in parts.prepared.evaluation for row in parts.prepared.prompts(name)]
     opened = as_opened(parts.model, parts.tokenizer, parts.renderer)
-    predicted = predict(
-        opened, rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
+    with weights_in([parts.model], evaluation_dtype(parts.run.precision)):
+        predicted = predict(
+            opened, rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
     metrics = predicted.metrics("eval", TextScorer())
     return {name: value for name, value in metrics.items() if not name.endswith(("runtime", "_per_second"))}
 
@@ -196,11 +219,12 @@ def execute(job: Job) -> Metrics:
     session.stop.deferring = True
     try:
         with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
+            session.begin(job.state)
             train(session.machinery, job.batches, job.timetable, session, job.state)
     except BaseException:
-        session.outlets.abandon()
+        session.abandon()
         raise
-    session.outlets.close()
+    session.close()
     best = parts.run.checkpoints.load_best_model_at_end and job.state.best_step not in (None, job.state.global_step)
     if best:
         load_best(job)
@@ -221,6 +245,8 @@ def load_best(job: Job) -> None:
                            where=str(directory), mend="load_best_model_at_end=false with allow_change=load_best_model_at_end keeps "
                            "the last weights")
     load_trained(job.parts.model, directory)
+    if job.parts.run.precision.upcast_layernorm:
+        read_exactly(job.parts.model, wide_norms(job.parts.model), directory)
     job.session.outlets.display.note(
         f"weights of step {job.state.best_step}, the best by {job.timetable.best.metric} ({job.state.best_metric:.4f})")
 
@@ -232,14 +258,19 @@ def finish(job: Job) -> Metrics:
     metrics = TrainFigures(
         loss=state.total_loss_sum / max(state.total_loss_count, 1.0), runtime_s=took, samples=state.samples_seen,
         steps=state.global_step, tokens=state.tokens_seen, epoch=session.epoch(state)).metrics()
+    for hook in session.hooks:
+        metrics |= hook.figures()
     if session.machinery.ranks.is_main:
-        save_final(job.parts, root)
+        if job.parts.run.checkpoints.save_hf_weights:
+            save_final(job.parts, root)
         if job.parts.run.lora.pissa_convert:
             save_converted(cast("PeftModel", job.parts.model), root)
         write_results(root, "train", metrics)
         write_trainer_state(root, snapshot.peer_state(state, job.timetable.total_steps, session.epoch(state)))
         if job.parts.run.logging.plot_loss:
             plot_curves(state.log_history, root)
+        if job.parts.run.lora.plot_lora_matrix and job.parts.run.tuning.finetuning_type == "lora":
+            plot_adapter(adapter_updates(cast("PeftModel", job.parts.model)), root)
     session.machinery.ranks.barrier()
     return metrics
 

@@ -19,9 +19,11 @@ from tunewright.adapters.lora import unload_merged
 from tunewright.adapters.trainable import open_up, save_model, save_tokenizer
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
-from tunewright.data.templates import Renderer, load_renderer
+from tunewright.data.templates import Renderer, load_renderer, source_name
 from tunewright.durable import sync_directory, sync_file
+from tunewright.engine.hub import Repository, demand_access, upload_directory
 from tunewright.errors import NumericError, refuse, require
+from tunewright.export.onnx import ONNX_FILE, onnx_logits, require_same, write_onnx
 from tunewright.export.probe import Difference, compare, probe_ids, probe_logits
 from tunewright.inference.opening import open_tokenizer, with_adapters
 from tunewright.models.directory import find_model, read_tensor_header
@@ -60,26 +62,50 @@ def export(run: RunConfig) -> Exported:
     import torch
 
     target = require_empty(run.export.export_dir)
+    repository = open_repository(run)
     source = split_adapter(run.model)
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
     renderer = chat_renderer(run, tokenizer)
-    model = load_model(source, run.precision, dtype=torch.float32).to(merge_device(run.export.export_device))
+    model = load_model(source, run.precision, dtype=torch.float32, length_tokens=run.data.cutoff_len)
+    model.to(merge_device(run.export.export_device))
     check_vocabulary(tokenizer, model)
-    dtype = export_dtype(run.export.export_dtype, find_model(source), source)
+    dtype = export_dtype(asked_dtype(run), find_model(source), source)
     live = with_adapters(model, adapters).eval()
     prompts = probe_ids(tokenizer, live.get_input_embeddings().num_embeddings)
     expected = probe_logits(live, prompts)
     merged = unload_merged(cast(Any, live)) if adapters else live
     set_stop_ids(merged, tokenizer, renderer)
     with staged(target) as staging:
+        if run.export.export_onnx:
+            write_onnx(merged.to("cpu"), staging / ONNX_FILE)
         save_model(merged.to("cpu", dtype), staging, f"{run.export.export_size}GB")
         save_tokenizer(tokenizer, staging, renderer.source if renderer else None)
         open_up(staging)
         del merged, live, model
         difference = compare(expected, probe_logits(reopened(staging), prompts))
         require_close(difference, dtype)
+        if run.export.export_onnx:
+            require_same(compare(expected, onnx_logits(staging / ONNX_FILE, prompts)))
+    if repository is not None:
+        upload_directory(target, repository)
     return Exported(target, str(dtype).removeprefix("torch."), adapters, difference)
+
+
+def open_repository(run: RunConfig) -> Repository | None:
+    """The repository to upload to, made before the work begins; None where nothing is to be uploaded."""
+    name = run.export.export_hub_model_id
+    if name is None:
+        return None
+    demand_access("export_hub_model_id")
+    repository = Repository(name, run.hub.hub_private_repo)
+    repository.open()
+    return repository
+
+
+def asked_dtype(run: RunConfig) -> str:
+    """The number format that the run asks for; `auto` if it leaves that to the base."""
+    return run.inference.infer_dtype if run.export.export_dtype == "auto" else run.export.export_dtype
 
 
 def merge_device(asked: str) -> torch.device:
@@ -103,7 +129,7 @@ def require_empty(export_dir: str | None) -> Path:
 
 def chat_renderer(run: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Renderer | None:
     """The template to put alongside; None for a model without one, which is exported as it is."""
-    if run.template.template == "auto" and not tokenizer.chat_template:
+    if source_name(run.template) == "auto" and not tokenizer.chat_template:
         return None
     return load_renderer(run.template, tokenizer)
 

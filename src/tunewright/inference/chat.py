@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from tunewright.config.checkpoints import GenerationConfig
+from tunewright.config.inference import GenerationConfig
 from tunewright.data.records import Message
 from tunewright.data.tokenize import encode_prompt
-from tunewright.inference.generate import decoding, evaluating, room, until_stop
+from tunewright.inference.generate import answering, decoding, evaluating, room, until_stop
 from tunewright.inference.opening import Opened
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ChatSession:
 
     def __init__(self, opened: Opened, generation: GenerationConfig, system: str | None, write: Callable[[str], object]) -> None:
         self._opened = opened
-        self._generation = generation
+        self._how = answering(generation, opened.renderer.stop_token_ids(opened.tokenizer))
         self._system = system
         self._write = write
         self.messages: list[Message] = []
@@ -41,7 +41,7 @@ class ChatSession:
         """
         self.messages.append(Message("user", text))
         prompt = list(encode_prompt(self.messages, self._opened.renderer, self._opened.tokenizer))
-        stream = TextStream(self._opened.tokenizer, self._stop_ids(), self._write)
+        stream = TextStream(self._opened.tokenizer, self._how.stop_ids, self._write)
         try:
             self._generate(prompt, stream)
         except KeyboardInterrupt:
@@ -49,20 +49,17 @@ class ChatSession:
         self.messages.append(Message("assistant", stream.text))
         return stream.text
 
-    def _stop_ids(self) -> tuple[int, ...]:
-        return tuple(self._opened.renderer.stop_token_ids(self._opened.tokenizer))
-
     def _generate(self, prompt: list[int], stream: TextStream) -> None:
         import torch
 
-        allowed = room(self._generation, len(prompt))
+        allowed = room(self._how.generation, len(prompt))
         if allowed == 0:
             return
         model, tokenizer = self._opened.model, self._opened.tokenizer
-        settings = decoding(self._generation, self._stop_ids(), int(tokenizer.pad_token_id), allowed)
+        settings = decoding(self._how, int(tokenizer.pad_token_id), allowed)
         ids = torch.tensor([prompt], device=model.device)
         # Beam search has no first token before it has them all: nothing to stream, the answer comes at once.
-        streamer = {"streamer": stream} if self._generation.num_beams == 1 else {}
+        streamer = {"streamer": stream} if self._how.generation.num_beams == 1 else {}
         with evaluating(model), torch.inference_mode():
             output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings, **streamer)
         if not streamer:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from tunewright.config.checkpoints import GenerationConfig
+from tunewright.config.generation_file import read_generation_file
+from tunewright.config.inference import GenerationConfig
+from tunewright.errors import refuse
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig as Decoding
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How answers are made: our settings, those that a file adds in transformers' names, and the ids that end an answer."""
+
+    generation: GenerationConfig
+    stop_ids: tuple[int, ...]
+    further: Mapping[str, Any]
+
+
+def answering(generation: GenerationConfig, stop_ids: Sequence[int]) -> Answering:
+    """The settings, with what the file `generation_config` names taken from there. Raises `InputError` if it cannot be."""
+    if generation.generation_config is None:
+        return Answering(generation, tuple(stop_ids), {})
+    file = read_generation_file(generation.generation_config)
+    return Answering(replace(generation, **file.fields), tuple(dict.fromkeys((*stop_ids, *file.stop_ids))), file.further)
 
 
 def generate(
@@ -23,11 +43,12 @@ def generate(
     the caller's random stream is left where it was. The model is put into evaluation mode meanwhile.
     """
     answers: list[list[int]] = [[] for _ in prompts]
+    how = answering(generation, stop_ids)
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     with evaluating(model), own_stream():
         for start in range(0, len(order), batch):
             rows = order[start:start + batch]
-            for row, answer in zip(rows, _answers(model, tokenizer, [prompts[row] for row in rows], generation, stop_ids), strict=True):
+            for row, answer in zip(rows, _answers(model, tokenizer, [prompts[row] for row in rows], how), strict=True):
                 answers[row] = answer
     return answers
 
@@ -37,16 +58,19 @@ def decode(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]])
     return [tokenizer.decode(list(answer), skip_special_tokens=True) for answer in answers]
 
 
-def decoding(generation: GenerationConfig, stop_ids: Sequence[int], pad_token_id: int, max_new_tokens: int) -> Decoding:
-    """Our settings in transformers' form; every sampling value is stated, so that none comes from the model's own file."""
+def decoding(how: Answering, pad_token_id: int, max_new_tokens: int) -> Decoding:
+    """The settings in transformers' form; every sampling value is stated, so that none comes from the model's own file."""
     from transformers import GenerationConfig as Decoding
 
-    sampling = generation.do_sample
-    return Decoding(
-        do_sample=sampling, temperature=generation.temperature if sampling else 1.0, top_p=generation.top_p if sampling else 1.0,
-        top_k=generation.top_k if sampling else 50, num_beams=generation.num_beams, max_new_tokens=max_new_tokens,
-        repetition_penalty=generation.repetition_penalty, length_penalty=generation.length_penalty,
-        eos_token_id=list(stop_ids), pad_token_id=pad_token_id, use_cache=True)
+    generation, sampling = how.generation, how.generation.do_sample
+    try:
+        return Decoding(
+            do_sample=sampling, temperature=generation.temperature if sampling else 1.0, top_p=generation.top_p if sampling else 1.0,
+            top_k=generation.top_k if sampling else 50, num_beams=generation.num_beams, max_new_tokens=max_new_tokens,
+            repetition_penalty=generation.repetition_penalty, length_penalty=generation.length_penalty,
+            eos_token_id=list(how.stop_ids), pad_token_id=pad_token_id, use_cache=generation.use_cache, **how.further)
+    except (ValueError, TypeError) as error:
+        refuse(f"generation_config: {' '.join(str(error).split())[:300]}", where=generation.generation_config, mend="correct the file")
 
 
 def room(generation: GenerationConfig, prompt_length: int) -> int:
@@ -85,12 +109,11 @@ def own_stream() -> Iterator[None]:
 
 
 def _answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], generation: GenerationConfig,
-    stop_ids: Sequence[int],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], how: Answering,
 ) -> list[list[int]]:
     import torch
 
-    rooms = [room(generation, len(prompt)) for prompt in prompts]
+    rooms = [room(how.generation, len(prompt)) for prompt in prompts]
     if max(rooms) == 0:
         return [[] for _ in prompts]
     longest = max(len(prompt) for prompt in prompts)
@@ -100,5 +123,5 @@ def _answers(
     with torch.inference_mode():
         # Through the keyword only: peft's generate() takes no positional arguments.
         output = model.generate(input_ids=ids, attention_mask=mask,
-                                generation_config=decoding(generation, stop_ids, padding, max(rooms)))
-    return [until_stop(row[:allowed], stop_ids) for row, allowed in zip(output[:, longest:].tolist(), rooms, strict=True)]
+                                generation_config=decoding(how, padding, max(rooms)))
+    return [until_stop(row[:allowed], how.stop_ids) for row, allowed in zip(output[:, longest:].tolist(), rooms, strict=True)]

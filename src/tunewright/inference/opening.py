@@ -11,9 +11,11 @@ from tunewright.adapters.lora import load_adapter, merge_adapters
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer
+from tunewright.models.families import is_quantised
 from tunewright.models.load import check_vocabulary, load_model
 from tunewright.models.tokenizer import load_tokenizer
 from tunewright.models.unopened import TOKENIZER_FILES
+from tunewright.quantization.quantizer import quantizer
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +52,32 @@ def open_without_template(run: RunConfig) -> tuple[PreTrainedModel, PreTrainedTo
 def _open_weights(
     run: RunConfig, source: ModelConfig, adapters: tuple[Path, ...], tokenizer: PreTrainedTokenizerBase,
 ) -> PreTrainedModel:
-    model = load_model(source, run.precision)
+    import torch
+
+    dtype = dtype_of(run)
+    merged = merges(run, len(adapters))
+    # Adapters are added in float32 and rounded once: small changes would be lost in a narrower format.
+    model = load_model(source, run.precision, dtype=torch.float32 if merged else dtype, length_tokens=run.data.cutoff_len,
+                       quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
     check_vocabulary(tokenizer, model)
-    return with_adapters(model, adapters).to(device(run)).eval()
+    if merged:
+        return merge_adapters(model, adapters).to(device(run), dtype).eval()
+    answering = with_adapters(model, adapters)
+    # Quantised weights are where they were put, perhaps on several devices.
+    return (answering if is_quantised(model) else answering.to(device(run))).eval()
+
+
+def dtype_of(run: RunConfig) -> torch.dtype:
+    """The number format in which the model answers."""
+    import torch
+
+    named = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    return named.get(run.inference.infer_dtype, torch.bfloat16 if run.precision.pure_bf16 else torch.float32)
+
+
+def merges(run: RunConfig, adapters: int) -> bool:
+    """Whether the adapters become part of the weights before the model answers."""
+    return (run.inference.merge_lora and adapters > 0) or (run.inference.auto_merge_weights and adapters > 1)
 
 
 def with_adapters(model: PreTrainedModel, adapters: tuple[Path, ...]) -> PreTrainedModel:
@@ -64,8 +89,10 @@ def with_adapters(model: PreTrainedModel, adapters: tuple[Path, ...]) -> PreTrai
 
 
 def open_tokenizer(run: RunConfig, source: ModelConfig, adapters: tuple[Path, ...]) -> PreTrainedTokenizerBase:
-    """The tokenizer saved with the last adapter, which holds the template of its training, else the model's."""
-    beside = adapters[-1] if adapters and any((adapters[-1] / name).is_file() for name in TOKENIZER_FILES) else None
+    """The tokenizer that the run names, else the one saved with the last adapter, which holds the template of its training, else the
+    model's."""
+    named = run.tokenizer.tokenizer_name_or_path is not None
+    beside = adapters[-1] if adapters and not named and any((adapters[-1] / name).is_file() for name in TOKENIZER_FILES) else None
     if beside is None:
         return load_tokenizer(source, run.tokenizer)
     return load_tokenizer(replace(source, model_name_or_path=str(beside), gguf_file=None), run.tokenizer)

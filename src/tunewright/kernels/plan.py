@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunewright.errors import require
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -23,6 +25,12 @@ class KernelPlan:
 def plan(run: RunConfig, model_config: PretrainedConfig) -> KernelPlan:
     """Choose the attention implementation and the layout of batches from the run and the model's own configuration."""
     chosen = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}[run.model.flash_attn]
+    if run.model.shift_attn:
+        from tunewright.kernels import shifted_attention
+
+        _require_plain(model_config)
+        groups = shifted_attention.GROUPS
+        return KernelPlan(shifted_attention.NAME, False, (f"attention {shifted_attention.NAME}: in {groups} groups while training",))
     isolate = run.data.neat_packing if run.data.packing else run.batching.padding_free
     if not isolate:
         seen = "the rows of a packed sequence see each other" if run.data.packing else "each row attends to itself"
@@ -39,11 +47,12 @@ def plan(run: RunConfig, model_config: PretrainedConfig) -> KernelPlan:
 
 def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     """Plan for this model and switch its attention over; returns the plan."""
-    from tunewright.kernels.packed_attention import NAME, register
+    from tunewright.kernels import packed_attention, shifted_attention
 
     chosen = plan(run, model.config)
-    if chosen.attention == NAME:
-        register()
+    for kernel in (packed_attention, shifted_attention):
+        if chosen.attention == kernel.NAME:
+            kernel.register()
     if model.config._attn_implementation != chosen.attention:
         model.set_attn_implementation(chosen.attention)
     return chosen
@@ -57,3 +66,10 @@ def _obstacle(model_config: PretrainedConfig) -> str | None:
     if text.model_type.startswith("gpt_oss"):
         return "the model has attention sinks"
     return None
+
+
+def _require_plain(model_config: PretrainedConfig) -> None:
+    """Raise InputError unless the model attends to everything before a position, in the usual way."""
+    windowed = getattr(model_config.get_text_config(), "sliding_window", None)
+    obstacle = _obstacle(model_config) or ("the model attends within a sliding window" if windowed else None)
+    require(obstacle is None, f"shift_attn: {obstacle}", mend="remove it")

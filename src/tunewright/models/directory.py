@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tunewright.config.model import ModelConfig
 from tunewright.errors import refuse, require
+from tunewright.models.quantised import with_known_quantisation
 
 SIZE_RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "num_hidden_layers": (1, 1024), "n_layer": (1, 1024), "num_layers": (1, 1024),
@@ -79,17 +80,19 @@ def download(parameter: str, name: str, model: ModelConfig, patterns: list[str])
 def check_directory(directory: Path) -> dict[str, Any]:
     """The cleaned `config.json` of a model directory, once its sizes and its weights files have been checked.
 
-    Raises `InputError` on: no config.json, broken JSON, sizes out of range, quantised weights, pickled or missing or
-    truncated weights files.
+    Raises `InputError` on: no config.json, broken JSON, sizes out of range, weights quantised in a way that is not read,
+    pickled or missing or truncated weights files.
     """
+    values = check_config(directory)
+    check_weights(directory)
+    return values
+
+
+def check_config(directory: Path) -> dict[str, Any]:
+    """The cleaned `config.json` of a model directory, once its sizes have been checked; its weights files may be absent."""
     config = read_config_json(directory)
     check_sizes(config, directory / "config.json")
-    if "quantization_config" in config:
-        method = (config["quantization_config"] or {}).get("quant_method", "an unnamed method")
-        refuse(f"the weights are quantised ({method}), which this version cannot train or merge",
-               where=str(directory / "config.json"), mend="use the unquantised model")
-    check_weights(directory)
-    return without_steering(config)
+    return without_steering(with_known_quantisation(config, directory / "config.json"))
 
 
 def read_config_json(directory: Path) -> dict[str, Any]:

@@ -66,6 +66,22 @@ def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() == 3 and ".experts." in name}
 
 
+def is_quantised(model: nn.Module) -> bool:
+    """Whether the linear layers keep their weights in a few bits: such weights neither train nor take an adapter in."""
+    return bool(getattr(model, "is_quantized", False))
+
+
+def is_packed(weight: nn.Parameter) -> bool:
+    """Whether a weight is no number but a code: of all weights only quantised ones are integers."""
+    return not weight.is_floating_point() or getattr(weight, "quant_state", None) is not None
+
+
+def shape_of(weight: nn.Parameter) -> tuple[int, ...]:
+    """The shape of a weight in numbers: of one kept in 4 bits, not that of the bytes it is packed into."""
+    packed = getattr(weight, "quant_state", None)
+    return tuple(weight.shape if packed is None else packed.shape)
+
+
 def kind(name: str) -> str:
     """`name` with layer and expert numbers replaced by `*`: the same for like modules of all layers."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)

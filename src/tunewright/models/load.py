@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,25 +10,34 @@ from typing import TYPE_CHECKING, Any, Final
 from tunewright.config.model import ModelConfig
 from tunewright.config.optimization import PrecisionConfig
 from tunewright.errors import InputError, missing_package, refuse, require
-from tunewright.models.directory import check_directory, check_sizes, check_weights, find_model
+from tunewright.models.directory import check_config, check_directory, check_sizes, check_weights, find_model
+from tunewright.models.families import fused_experts
+from tunewright.models.quantised import quantised
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from tunewright.quantization.quantizer import Quantizer
+
+log = logging.getLogger(__name__)
+
 ATTENTION: Final[Mapping[str, str | None]] = {
     "auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2",
 }
 """Value of `flash_attn` -> attention implementation of transformers; None lets the family choose."""
+_ANYWHERE: Final[Mapping[str, Any]] = {}
 
 
 def load_model(
-    model: ModelConfig, precision: PrecisionConfig, *, attention: str | None = None, dtype: torch.dtype | None = None
+    model: ModelConfig, precision: PrecisionConfig, *, attention: str | None = None, dtype: torch.dtype | None = None,
+    length_tokens: int = 0, quantizer: Quantizer | None = None,
 ) -> PreTrainedModel:
-    """The causal language model in evaluation mode on the CPU.
+    """The causal language model in evaluation mode: on the CPU, or where `quantizer` puts quantised weights.
 
     Weights are float32, or bfloat16 with `pure_bf16`; `dtype` overrides (tests use float64). `attention` overrides what
-    `flash_attn` says. Raises `InputError` for anything wrong with the directory, and if a weight that the architecture
+    `flash_attn` says. `length_tokens`: the longest sequence, to which rope_scaling stretches positions.
+    Raises `InputError` for anything wrong with the directory, and if a weight that the architecture
     needs is not in the files.
     """
     import torch
@@ -38,9 +48,17 @@ def load_model(
     if model.gguf_file:
         loaded = _load_gguf(directory, model.gguf_file, attention, dtype)
     elif model.trust_remote_code:
-        loaded = _load_trusted(directory, model, attention, dtype)
+        loaded = _load_trusted(directory, model, attention, dtype, _placement(directory, quantizer))
     else:
-        loaded = _open(directory, build_config(directory), attention, dtype)
+        config = _stretched(build_config(directory), model, length_tokens)
+        loaded = _open(directory, config, attention, dtype, _placement(directory, quantizer))
+    if getattr(loaded, "is_quantized", False):
+        from tunewright.quantization.bitsandbytes import keep_one_form
+
+        keep_one_form(loaded)
+        experts = sorted({name.rsplit(".", 1)[-1] for name in fused_experts(loaded)})
+        if experts:
+            log.warning("the experts (%s) stay in %s: they are fused tensors, and only linear layers are quantised", ", ".join(experts), dtype)
     _remember_name(loaded, model, directory)
     return loaded
 
@@ -53,7 +71,7 @@ def build_config(directory: Path) -> PretrainedConfig:
     from transformers import CONFIG_MAPPING
     from transformers import __version__ as version
 
-    values = check_directory(directory)
+    values = check_config(directory)
     where = str(directory / "config.json")
     kind = values.get("model_type")
     require(isinstance(kind, str) and kind in CONFIG_MAPPING, f"model_type {kind!r} is not known to transformers {version}",
@@ -100,30 +118,56 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
-def _open(directory: Path, config: PretrainedConfig, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+def _open(
+    directory: Path, config: PretrainedConfig, attention: str | None, dtype: torch.dtype, placement: Mapping[str, Any] = _ANYWHERE,
+) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     check_weights(directory)
     try:
         loaded, report = AutoModelForCausalLM.from_pretrained(
             directory, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=False,
-            local_files_only=True, use_safetensors=True, output_loading_info=True)
+            local_files_only=True, use_safetensors=True, output_loading_info=True, **placement)
     except (KeyError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AttributeError) as error:
         raise _unbuildable(error, str(directory)) from error
     _require_complete(report["missing_keys"], directory)
     return loaded
 
 
-def _load_trusted(directory: Path, model: ModelConfig, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+def _load_trusted(
+    directory: Path, model: ModelConfig, attention: str | None, dtype: torch.dtype, placement: Mapping[str, Any],
+) -> PreTrainedModel:
     """The same with the repository's own Python code, which the person at the command line has allowed."""
     from transformers import AutoModelForCausalLM
 
     check_directory(directory)
     loaded, report = AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, attn_implementation=attention, trust_remote_code=model.trust_remote_code, local_files_only=True,
-        use_safetensors=True, output_loading_info=True)
+        use_safetensors=True, output_loading_info=True, **placement)
     _require_complete(report["missing_keys"], directory)
     return loaded
+
+
+def _placement(directory: Path, quantizer: Quantizer | None) -> Mapping[str, Any]:
+    """What `from_pretrained` is told of quantised weights: nothing where they are floats and stay so.
+
+    Raises `InputError` if they are quantised already, and floats are needed or they would be quantised again.
+    """
+    found = quantised(check_config(directory))
+    if found is None:
+        if quantizer is None or quantizer.settings is None:
+            return _ANYWHERE
+        return {"quantization_config": quantizer.settings, "device_map": quantizer.device_map}
+    where = str(directory / "config.json")
+    if quantizer is None:
+        refuse(f"the weights are quantised ({found}), but numbers in floating point are needed", where=where,
+               mend="use the unquantised model")
+    require(quantizer.settings is None, f"the weights are quantised already ({found}), but quantization_bit is {quantizer.bits}",
+            where=where, mend="remove quantization_bit, or use the unquantised model")
+    from tunewright.quantization.bitsandbytes import require_package
+
+    require_package("model_name_or_path")
+    return {"device_map": quantizer.device_map}
 
 
 def _load_gguf(directory: Path, name: str, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -142,6 +186,12 @@ def _load_gguf(directory: Path, name: str, attention: str | None, dtype: torch.d
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config
     return loaded
+
+
+def _stretched(config: PretrainedConfig, model: ModelConfig, length_tokens: int) -> PretrainedConfig:
+    from tunewright.models.surgery.rope import stretch_positions
+
+    return config if model.rope_scaling is None else stretch_positions(config, model.rope_scaling, length_tokens)
 
 
 def _require_complete(missing: Any, directory: Path) -> None:

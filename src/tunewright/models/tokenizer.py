@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.errors import refuse, require
-from tunewright.models.directory import check_path_fields, find_model
+from tunewright.models.directory import HUB_ID, check_path_fields, download, find_model
 from tunewright.models.unopened import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -16,28 +17,50 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FILES: Final = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json", "tekken.json", "*.jinja",
+                 "config.json"]
+"""What a tokenizer's repository is asked for; config.json tells the family."""
+
 
 def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model's directory, with a padding token (see `set_padding_token`).
+    """The tokenizer of the model's directory or the one that `tokenizer_name_or_path` names.
+
+    It has a padding token (see `set_padding_token`).
 
     Raises `InputError` if the directory has no tokenizer files or they name files outside it.
     """
     from transformers import AutoTokenizer
 
-    directory = find_model(model)
+    directory = tokenizer_directory(model, tokenizer)
+    if tokenizer.tokenizer_name_or_path is not None:
+        # Code that was read and allowed is the model's.
+        model = replace(model, gguf_file=None, trust_remote_code=False)
     require(model.gguf_file is not None or any((directory / name).is_file() for name in TOKENIZER_FILES),
             f"model directory {directory} has no tokenizer files", mend=f"one of {', '.join(TOKENIZER_FILES)} is needed")
     check_path_fields(directory)
     source = {"gguf_file": model.gguf_file} if model.gguf_file else {}
     try:
         loaded = AutoTokenizer.from_pretrained(
-            directory, use_fast=tokenizer.use_fast_tokenizer, split_special_tokens=tokenizer.split_special_tokens,
+            directory, split_special_tokens=tokenizer.split_special_tokens,
             trust_remote_code=model.trust_remote_code, local_files_only=True, **source)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         refuse(f"the tokenizer files cannot be read: {reason}", where=str(directory), mend="fetch the model again")
     set_padding_token(loaded, directory)
     return loaded
+
+
+def tokenizer_directory(model: ModelConfig, tokenizer: TokenizerConfig) -> Path:
+    """The local directory of the tokenizer's files. Raises `InputError` if there is none."""
+    name = tokenizer.tokenizer_name_or_path
+    if name is None:
+        return find_model(model)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    require(HUB_ID.fullmatch(name) is not None and not path.exists(), f"tokenizer_name_or_path: no such directory: {name}",
+            mend="give an existing directory or a hub id such as `org/name`")
+    return download("tokenizer_name_or_path", name, replace(model, model_revision="main"), _FILES)
 
 
 def set_padding_token(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tunewright.errors import refuse, require
 from tunewright.models.directory import read_config_json, read_json_object, read_tensor_header
+from tunewright.models.quantised import shapes_in
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 """A directory with none of these has no tokenizer."""
@@ -70,10 +71,10 @@ def own_template(directory: Path) -> tuple[str, Path] | None:
 
 
 def tensor_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in the weights files, from their headers."""
+    """Name -> shape of every weight in the weights files, from their headers; of packed ones that of the numbers."""
     index = directory / "model.safetensors.index.json"
     names = sorted(set(read_json_object(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    return {name: tuple(entry["shape"]) for file in names for name, entry in read_tensor_header(directory / file).items()}
+    return {name: shape for file in names for name, shape in shapes_in(directory / file, read_tensor_header(directory / file)).items()}
 
 
 def require_gguf(directory: Path, name: str) -> None:

@@ -21,15 +21,16 @@ def trained_tokens(batch: Batch) -> int:
     return int((batch.labels[:, 1:] != IGNORE_INDEX).sum())
 
 
-def next_token_loss(policy: nn.Module, batch: Batch) -> Loss:
+def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
     """Cross-entropy summed over the trained tokens; logits are computed only where some row has a label.
 
-    In evaluation (no gradient) `metrics` also has the token accuracy, which would cost training a pass over the logits.
+    In evaluation (no gradient) `metrics` also has the token accuracy, which would cost training a pass over the logits, and the loss
+    is that of the plain targets, without `smoothing`: evaluations stay comparable.
     """
     targets = shifted_targets(batch.labels)
     kept = kept_positions(targets)
     logits = policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False).logits
-    total = cross_entropy_sum(logits, targets[:, kept])
+    total = cross_entropy_sum(logits, targets[:, kept], smoothing if torch.is_grad_enabled() else 0.0)
     count = trained_tokens(batch)
     if torch.is_grad_enabled():
         return Loss(total, count)

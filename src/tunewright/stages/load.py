@@ -13,7 +13,7 @@ STAGES: Final = Registry("stage", (
 ))
 
 
-def load_stage(name: str) -> Stage:
+def load_stage(name: str, label_smoothing: float = 0.0) -> Stage:
     """The stage of that name. Raises InputError for an unknown one, with the nearest."""
-    stage: Stage = STAGES.load(name)()
+    stage: Stage = STAGES.load(name)(label_smoothing=label_smoothing)
     return stage

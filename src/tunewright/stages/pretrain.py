@@ -19,6 +19,7 @@ class PreTraining:
     name: str = "pt"
     roles: frozenset[Role] = frozenset({Role.POLICY})
     examples: ExampleKind = ExampleKind.TEXT
+    label_smoothing: float = 0.0
 
     def units(self, batch: Batch) -> int:
         """Trained tokens: all but the first of each document."""
@@ -30,4 +31,4 @@ class PreTraining:
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sum of the cross-entropy over the tokens of each document."""
-        return next_token_loss(models[Role.POLICY], batch)
+        return next_token_loss(models[Role.POLICY], batch, self.label_smoothing)

@@ -19,6 +19,7 @@ class SupervisedFineTuning:
     name: str = "sft"
     roles: frozenset[Role] = frozenset({Role.POLICY})
     examples: ExampleKind = ExampleKind.CONVERSATION
+    label_smoothing: float = 0.0
 
     def units(self, batch: Batch) -> int:
         """Trained tokens: those of the answers, with the token that ends each of them."""
@@ -30,4 +31,4 @@ class SupervisedFineTuning:
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sum of the cross-entropy over trained tokens."""
-        return next_token_loss(models[Role.POLICY], batch)
+        return next_token_loss(models[Role.POLICY], batch, self.label_smoothing)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from tunewright.config.refused.declaration import inert, refused
 
 REFUSED = (
-    refused("tokenizer_type", "Chooses the tokenizer class family.", qlora_script=inert("tokenizer_type", "llama")),
+    refused("use_fast_tokenizer", "Uses the Rust tokenizer.",
+            because="there is one implementation of each tokenizer, the one whose character offsets masks need",
+            llamafactory=(inert("use_fast_tokenizer", True, False), inert("no_use_fast_tokenizer", False, True)),
+            cli_reference=(inert("use_fast_tokenizer", True, False), inert("no_use_fast_tokenizer", False, True)),
+            qlora_script=inert("use_fast", False, True), mindspeed_fsdp2=inert("use_fast_tokenizer", True, False)),
+    refused("tokenizer_type", "Chooses the tokenizer class family.",
+            because="the class of a tokenizer comes from its own files", mend="leave it out",
+            qlora_script=inert("tokenizer_type", "llama", "auto")),
     refused("resize_vocab", "Resizes the tokenizer vocabulary and output_layer/lm_head dimensions to fit added tokens.",
             llamafactory=inert("resize_vocab", False), cli_reference=inert("resize_vocab", False),
             mindspeed_fsdp2=inert("resize_vocab", False)),
@@ -16,8 +23,6 @@ REFUSED = (
             llamafactory=(inert("new_special_tokens", None), inert("add_special_tokens", None, today=True)),
             cli_reference=inert("add_special_tokens", None),
             mindspeed_fsdp2=inert("add_special_tokens", None)),
-    refused("tokenizer_name_or_path", "Tokenizer path or name; needed only when it differs from model_name_or_path.",
-            mindspeed_fsdp2=inert("tokenizer_name_or_path", None)),
     refused("new_special_tokens_config", "YAML file mapping new special tokens to descriptions used for semantic initialization.",
             llamafactory=inert("new_special_tokens_config", None, today=True),
             mindspeed_fsdp2=inert("new_special_tokens_config", None)),

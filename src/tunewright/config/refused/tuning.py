@@ -5,10 +5,10 @@ from __future__ import annotations
 from tunewright.config.refused.declaration import inert, refused
 
 REFUSED = (
-    refused("tuner_backend", "Library that implements fine-tuning: peft or hqq.", cli_reference=inert("tuner_backend", "peft")),
-    refused("plot_lora_matrix", "Draws a heat map of the LoRA matrices after training.", cli_reference=inert("plot_lora_matrix", False)),
-    refused("lora_fan_in_fan_out", "Treats adapted layers' weights as stored (fan_in, fan_out), as in Conv1D.",
-            cli_reference=inert("lora_fan_in_fan_out", False)),
-    refused("quant_lora", "Quantizes the LoRA parameters themselves (for example INT8).", cli_reference=inert("quant_lora", False)),
-    refused("use_llama_pro", "Trains only the newly expanded blocks, freezing the rest.", llamafactory=inert("use_llama_pro", False)),
+    refused("tuner_backend", "Library that implements fine-tuning: peft or hqq.",
+            because="HQQ quantises weights, it does not tune; adapters are peft's", mend="write peft, or leave it out",
+            cli_reference=inert("tuner_backend", "peft")),
+    refused("quant_lora", "Quantizes the LoRA parameters themselves (for example INT8).",
+            because="peft trains and applies adapters in floating point only, and they are a hundredth of the model",
+            mend="leave it out; a smaller lora_rank makes a smaller adapter", cli_reference=inert("quant_lora", False)),
 )

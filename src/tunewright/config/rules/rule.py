@@ -14,10 +14,11 @@ PURPOSES: Final[tuple[Purpose, ...]] = ("train", "eval", "predict", "chat", "exp
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The run that is tested, and which fields its user wrote."""
+    """The run that is tested, which fields its user wrote, and what the run is for."""
 
     run: RunConfig
     given: frozenset[str]
+    purpose: Purpose | None = None
 
 
 @dataclass(frozen=True, slots=True)

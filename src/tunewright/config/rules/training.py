@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunewright.config.literals import show
 from tunewright.config.rules.rule import Broken, Case, Rule, has_eval_data
-from tunewright.config.table import nearest
+from tunewright.config.spelling import did_you_mean, nearest
 
 _METRICS = {
     "eval_loss": None, "eval_accuracy": "compute_accuracy", "eval_rouge-1": "predict_with_generate",
@@ -36,6 +36,10 @@ def step_count_not_whole(case: Case) -> list[Broken]:
 def warmup_longer_than_run(case: Case) -> str | None:
     steps, limit = case.run.schedule.warmup_steps, case.run.batching.max_steps
     return f"{steps} steps of warm-up, but the run has max_steps {limit}" if 0 < limit < steps else None
+
+
+def warmup_is_the_whole_run(case: Case) -> str | None:
+    return "1 leaves no step at the full rate" if case.run.schedule.warmup_ratio == 1 else None
 
 
 def max_steps_is_zero(case: Case) -> str | None:
@@ -81,8 +85,7 @@ def unknown_metric(case: Case) -> list[Broken]:
     name = metric if metric.startswith("eval_") else f"eval_{metric}"
     if name not in _METRICS:
         of_one_set = len(case.run.data.eval_dataset) > 1 and name.endswith(("_loss", "_accuracy"))
-        close = nearest(name, _METRICS, 1)
-        mend = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(_METRICS)}"
+        mend = did_you_mean(nearest(name, _METRICS)) or f"choose one of {', '.join(_METRICS)}"
         return [] if of_one_set else [Broken("metric_for_best_model", f"'{metric}' is no metric of an evaluation", mend)]
     switch = _METRICS[name]
     is_on = switch is None or {"compute_accuracy": case.run.evaluation.compute_accuracy,
@@ -119,6 +122,7 @@ RULES = (
     Rule("step-count-not-whole", ("save_steps", "eval_steps", "logging_steps"), step_count_not_whole,
          "write a whole number, or a fraction below 1"),
     Rule("warmup-longer-than-run", ("warmup_steps", "max_steps"), warmup_longer_than_run, "warm up for fewer steps"),
+    Rule("warmup-is-the-whole-run", ("warmup_ratio",), warmup_is_the_whole_run, "write a part of the run below 1"),
     Rule("max-steps-is-zero", ("max_steps",), max_steps_is_zero, "write -1 for no limit, or an integer >= 1"),
     Rule("huge-learning-rate", ("learning_rate",), huge_learning_rate, "1e-5 to 1e-3 is usual", is_error=False),
     Rule("evaluation-without-data", ("eval_strategy", "eval_dataset", "val_size"), evaluation_without_data,

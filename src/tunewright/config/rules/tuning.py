@@ -72,7 +72,62 @@ def small_loraplus_ratio(case: Case) -> str | None:
     return f"{ratio:g} slows B down; LoRA+ means ratios above 1" if ratio is not None and ratio < 1 else None
 
 
+def expanded_blocks_in_full(case: Case) -> str | None:
+    wanted = case.run.freeze.use_llama_pro and case.run.tuning.finetuning_type not in ("freeze", "lora")
+    return f"trains some blocks only, but finetuning_type is {case.run.tuning.finetuning_type}" if wanted else None
+
+
+def expanded_blocks_from_the_front(case: Case) -> str | None:
+    freeze = case.run.freeze
+    wanted = freeze.use_llama_pro and freeze.freeze_trainable_layers < 1
+    return f"{freeze.freeze_trainable_layers} is no number of blocks that a model was expanded by" if wanted else None
+
+
+def expanded_blocks_of_an_adapter(case: Case) -> str | None:
+    wanted = case.run.freeze.use_llama_pro and case.run.model.adapter_name_or_path and not case.run.lora.create_new_adapter
+    return "the continued adapter has its modules already" if wanted else None
+
+
+def scratch_with_adapter(case: Case) -> str | None:
+    wanted = case.run.model.train_from_scratch and case.run.tuning.finetuning_type == "lora"
+    return "an adapter is saved without the random weights that it was trained on" if wanted else None
+
+
+def scratch_with_weights(case: Case) -> str | None:
+    model = case.run.model
+    return "reads weights from a GGUF file, but train_from_scratch wants none" if model.train_from_scratch and model.gguf_file else None
+
+
+def remote_positions(case: Case) -> str | None:
+    model = case.run.model
+    return "the model's own code decides on its positions" if model.rope_scaling and model.trust_remote_code else None
+
+
+def shifted_rows_end_to_end(case: Case) -> str | None:
+    data, flat = case.run.data, case.run.batching.padding_free
+    packs = data.packing or (data.packing is None and case.run.run.stage == "pt")
+    return "attends in groups of one row, but rows are laid end to end" if case.run.model.shift_attn and (packs or flat) else None
+
+
+def two_attentions(case: Case) -> str | None:
+    model = case.run.model
+    return f"{model.flash_attn} is asked for, but shift_attn is an attention of its own" if (
+        model.shift_attn and model.flash_attn != "auto") else None
+
+
 RULES = (
+    Rule("shifted-rows-end-to-end", ("shift_attn", "packing", "padding_free", "stage"), shifted_rows_end_to_end,
+         "set packing: false and padding_free: false, or remove shift_attn"),
+    Rule("two-attentions", ("flash_attn", "shift_attn"), two_attentions, "keep one of them"),
+    Rule("expanded-blocks-in-full", ("use_llama_pro", "finetuning_type"), expanded_blocks_in_full, "set finetuning_type: freeze or lora"),
+    Rule("expanded-blocks-from-the-front", ("freeze_trainable_layers", "use_llama_pro"), expanded_blocks_from_the_front,
+         "write an integer >= 1"),
+    Rule("expanded-blocks-of-an-adapter", ("use_llama_pro", "adapter_name_or_path", "create_new_adapter"), expanded_blocks_of_an_adapter,
+         "set create_new_adapter: true, or remove use_llama_pro", purposes=("train",)),
+    Rule("scratch-with-adapter", ("train_from_scratch", "finetuning_type"), scratch_with_adapter, "set finetuning_type: full",
+         purposes=("train",)),
+    Rule("scratch-with-weights", ("gguf_file", "train_from_scratch"), scratch_with_weights, "keep one of them"),
+    Rule("remote-positions", ("rope_scaling", "trust_remote_code"), remote_positions, "keep one of them"),
     Rule("nothing-trains", ("finetuning_type", "do_train"), nothing_trains, "write lora, freeze or full", purposes=("train",)),
     Rule("no-layers", ("freeze_trainable_layers", "finetuning_type", "freeze_extra_modules"), no_layers,
          "write 2 for the last two layers, -2 for the first two"),

@@ -5,32 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunewright.config.rules.rule import Broken, Case, Rule
+from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.config.table import table
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """The fields that are not read when `when` holds, and why."""
+    """The fields that are not read when `when` holds, and why; told for these purposes."""
 
     fields: tuple[str, ...]
     why: str
     when: Callable[[RunConfig], bool]
+    purposes: tuple[Purpose, ...] = ("train",)
 
 
 _LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_bias", "additional_target", "pissa_iter",
-         "loraplus_lr_embedding")
+         "loraplus_lr_embedding", "lora_fan_in_fan_out", "plot_lora_matrix", "merge_lora_and_save")
+_GALORE = ("galore_target", "galore_rank", "galore_update_interval", "galore_scale", "galore_proj_type")
+_BADAM = ("badam_mode", "badam_start_block", "badam_switch_mode", "badam_switch_interval", "badam_update_ratio", "badam_mask_mode",
+          "badam_verbose")
+_SAMPLING = ("temperature", "top_p", "top_k")
+_GENERATION = (*_SAMPLING, "do_sample", "num_beams", "max_new_tokens", "max_length", "repetition_penalty", "length_penalty",
+               "use_cache", "generation_config")
+_GENERATES: tuple[Purpose, ...] = ("train", "predict", "chat")
+_OF_SEVERAL = ("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "reduce_dtype", "log_level_replica",
+               "log_on_each_node")
+_PROFILE = ("profile_step_start", "profile_step_end", "profile_ranks", "profile_with_cpu", "profile_with_stack", "profile_with_memory",
+            "profile_record_shapes", "profile_save_path")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 
 UNREAD = (
+    Unread(("quantization_method", "quantization_type", "double_quantization", "compute_dtype", "quantization_device_map"),
+           "quantization_bit is absent", lambda run: run.quantization.quantization_bit is None),
+    Unread(("quantization_type", "double_quantization", "compute_dtype"), "weights have 8 bits",
+           lambda run: run.quantization.quantization_bit == 8, _GENERATES),
     Unread(_LORA, "finetuning_type is not lora", lambda run: run.tuning.finetuning_type != "lora"),
-    Unread(_FREEZE, "finetuning_type is not freeze", lambda run: run.tuning.finetuning_type != "freeze"),
+    Unread(_FREEZE, "finetuning_type is not freeze",
+           lambda run: run.tuning.finetuning_type != "freeze" and not run.freeze.use_llama_pro),
     Unread(("pissa_iter",), "pissa_init is off", lambda run: not run.lora.pissa_init),
     Unread(("loraplus_lr_embedding",), "loraplus_lr_ratio is absent", lambda run: run.lora.loraplus_lr_ratio is None),
     Unread(("create_new_adapter", "adapter_folder"), "adapter_name_or_path is absent",
            lambda run: not run.model.adapter_name_or_path),
-    Unread(("template", "default_system", "enable_thinking"), "stage is pt", lambda run: run.run.stage == "pt"),
+    Unread(("template", "template_type", "default_system", "enable_thinking", "query_column", "response_column", "history_column"),
+           "stage is pt", lambda run: run.run.stage == "pt"),
     Unread(("split_special_tokens",), "conversations always split them", lambda run: run.run.stage != "pt"),
     Unread(("neat_packing",), "packing is off",
            lambda run: run.data.packing is False or (run.data.packing is None and run.run.stage != "pt")),
@@ -50,6 +68,35 @@ UNREAD = (
            lambda run: not run.checkpoints.load_best_model_at_end and run.checkpoints.early_stopping_patience is None),
     Unread(("use_reentrant_gc",), "gradient_checkpointing is off", lambda run: not run.precision.gradient_checkpointing),
     Unread(("logging_dir",), "report_to does not name tensorboard", lambda run: "tensorboard" not in run.logging.report_to),
+    Unread(("data_seed",), "disable_shuffling is on", lambda run: run.batching.disable_shuffling),
+    Unread(("dataloader_pin_memory",), "use_cpu is on", lambda run: run.run.use_cpu),
+    Unread(("save_epochs",), "save_strategy is not steps", lambda run: run.checkpoints.save_strategy != "steps"),
+    Unread(("upcast_layernorm",), "pure_bf16 is off, so they are in float32 anyhow", lambda run: not run.precision.pure_bf16),
+    Unread(("bf16_full_eval", "fp16_full_eval"), "nothing is evaluated or predicted",
+           lambda run: run.evaluation.eval_strategy == "no" and not (run.evaluation.eval_on_start or run.run.do_eval or run.run.do_predict)),
+    Unread(_OF_SEVERAL, "num_processes is 1", lambda run: run.run.num_processes == 1),
+    Unread(_PROFILE, "profile is off", lambda run: not run.profiling.profile),
+    Unread(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"), "push_to_hub is off",
+           lambda run: not run.hub.push_to_hub),
+    Unread(("push_to_hub", "merge_lora_and_save"), "do_train is off", lambda run: not run.run.do_train),
+    Unread(("export_onnx", "export_hub_model_id"), "merge_lora_and_save is off, and `export` has not begun",
+           lambda run: not run.export.merge_lora_and_save),
+    Unread(("infer_dtype", "merge_lora", "auto_merge_weights"), "the model that was trained answers as it is",
+           lambda run: run.run.do_train),
+    Unread(("adam_beta1", "adam_beta2", "adam_epsilon"), "the optimizer has none; optim_args takes what it has",
+           lambda run: run.optimizer.optim in ("sgd", "adagrad", "rmsprop") or run.optimizer.optim.startswith("rmsprop_bnb")),
+    Unread(("adam_epsilon",), "Lion has no epsilon", lambda run: "lion" in run.optimizer.optim),
+    Unread(_GALORE, "use_galore is off", lambda run: not run.optimizer.use_galore),
+    Unread(_BADAM, "use_badam is off", lambda run: not run.optimizer.use_badam),
+    Unread(("badam_start_block", "badam_switch_mode"), "badam_mode is ratio", lambda run: run.optimizer.badam_mode == "ratio"),
+    Unread(("badam_update_ratio", "badam_mask_mode"), "badam_mode is layer", lambda run: run.optimizer.badam_mode == "layer"),
+    Unread(("min_lr",), "lr_scheduler_type is not cosine", lambda run: run.schedule.lr_scheduler_type != "cosine"),
+    Unread(_GENERATION, "nothing is generated, because predict_with_generate and do_predict are off",
+           lambda run: not run.evaluation.predict_with_generate and not run.run.do_predict),
+    Unread(_SAMPLING, "do_sample is off",
+           lambda run: not run.generation.do_sample and not run.generation.generation_config, _GENERATES),
+    Unread(("length_penalty",), "num_beams is 1, and only beam search reads it",
+           lambda run: run.generation.num_beams == 1 and not run.generation.generation_config, _GENERATES),
 )
 
 
@@ -57,7 +104,7 @@ def never_read(case: Case) -> list[Broken]:
     """The fields that were written with another value than their default, and that nothing reads."""
     found: dict[str, Broken] = {}
     for entry in UNREAD:
-        if entry.when(case.run):
+        if case.purpose in entry.purposes and entry.when(case.run):
             for field in entry.fields:
                 if field in case.given and field not in found and _differs(case.run, field):
                     found[field] = Broken(field, f"is not read by this run: {entry.why}")
@@ -71,5 +118,5 @@ def _differs(run: RunConfig, field: str) -> bool:
 
 RULES = (
     Rule("never-read", tuple(dict.fromkeys(field for entry in UNREAD for field in entry.fields)), never_read,
-         purposes=("train",), is_error=False),
+         purposes=_GENERATES, is_error=False),
 )

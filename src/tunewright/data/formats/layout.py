@@ -74,3 +74,14 @@ def layout(formatting: str, columns: Mapping[str, str] | None = None, tags: Mapp
     return Layout(formatting, {**COLUMN_DEFAULTS[formatting], **given},
                   {**TAG_DEFAULTS.get(formatting, {}), **(tags or {})},
                   frozenset(given))
+
+
+def named_columns(columns: Mapping[str, str]) -> Layout | None:
+    """Alpaca's layout with these names for prompt, query, response and history; None if they are the usual ones.
+
+    As in a detected layout, history, system and tools are read where rows have them.
+    """
+    usual = {**COLUMN_DEFAULTS["alpaca"], "history": "history"}
+    given = frozenset(key for key, name in columns.items() if name != usual[key])
+    found = layout("alpaca", {"history": "history", "system": "system", "tools": "tools", **columns})
+    return Layout(found.formatting, found.columns, found.tags, given) if given else None

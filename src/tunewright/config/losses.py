@@ -1,0 +1,19 @@
+"""What is added to the training loss, or to what it is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunewright.config.param import param
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Regularisation of next-token cross-entropy; evaluation is without it."""
+
+    label_smoothing_factor: float = param(
+        0.0, "Share of each training target that is spread evenly over the vocabulary (Szegedy et al. 2016); the evaluation loss stays "
+        "plain cross-entropy.", minimum=0, below=1, llamafactory="label_smoothing_factor")
+    neftune_noise_alpha: float | None = param(
+        None, "Add uniform noise of at most alpha / sqrt(length x width) to the embeddings of each training sequence (NEFTune, Jain et "
+        "al. 2023); 5 to 15 is usual.", above=0, maximum=1e4, llamafactory="neftune_noise_alpha", example="5")

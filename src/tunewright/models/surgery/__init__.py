@@ -1,0 +1,1 @@
+"""Changes of a model's architecture, each a small function on its configuration or modules."""

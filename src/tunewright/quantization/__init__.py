@@ -1,0 +1,1 @@
+"""Weights with few bits: one file per library."""
