@@ -9,6 +9,7 @@ import torch
 
 from tests.models.tiny import FAMILIES, tiny_model
 from tunewright.adapters.coverage import Coverage, Covered, coverage
+from tunewright.adapters.footprint import moment_bytes
 from tunewright.adapters.movement import Movement
 from tunewright.adapters.trainable import make_trainable
 from tunewright.config.run import RunConfig
@@ -115,3 +116,11 @@ def test_factors_that_stay_behind() -> None:
     for _ in range(3):
         step(model, movement, forget=first)
     assert movement.stuck() == [f"{first}: did not change"]
+
+
+@pytest.mark.parametrize(("optim", "bytes_"), [
+    ("adamw_torch", 8), ("paged_adamw_32bit", 8), ("paged_adamw_8bit", 2), ("lion_8bit", 1), ("lion_32bit", 4), ("ademamix", 12),
+    ("rmsprop_bnb_8bit", 1), ("adafactor", 0), ("sgd", 0)])
+def test_bytes_of_an_optimizers_state(optim: str, bytes_: int) -> None:
+    """By hand: Adam keeps two moments, Lion and RMSProp one, AdEMAMix three; 8-bit ones a byte for each."""
+    assert moment_bytes(optim) == bytes_

@@ -200,9 +200,9 @@ def foreign_names(dialect: str) -> Iterator[Bad]:
     for facts in coverage_concepts().values():
         mine = facts["names"].get(dialect.replace("_", "-"), ())
         theirs = {name for other, names in facts["names"].items() if other != dialect.replace("_", "-") for name in names} - set(mine)
-        for name in sorted(theirs):
-            if not name.startswith("no_") and mine and mine[0] in names_in(dialect) and name not in table() and name not in names_in(dialect) and _is_honoured(name):
-                found.append((name, mine[0]))
+        if mine and mine[0] in names_in(dialect):
+            found += [(name, mine[0]) for name in sorted(theirs) if not name.startswith("no_") and name not in table()
+                      and name not in names_in(dialect) and _is_honoured(name)]
     for name, wanted in random.Random(f"foreign {dialect}").sample(found, min(5, len(found))):
         yield bad(f"foreign {name}", dialect, {name: 1}, name, "is a name of the", f"write {wanted}")
 

@@ -152,7 +152,7 @@ def test_mindspeed_fsdp2(model: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained("theirs").num_parameters() > 0
 
 
-@pytest.mark.effect("report_to", "fp16")
+@pytest.mark.effect("report_to")
 def test_sft_json(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its JSON with its table: LoRA, metrics to TensorBoard and, asked for as the document describes it, to the console."""
     table = Path("data/csv/aspcoder_train.csv")

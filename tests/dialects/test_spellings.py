@@ -13,6 +13,7 @@ import yaml
 
 from tests.spec.test_ledger import ENTRIES, parameters
 from tunewright.config.coerce import BadValueError, coerce
+from tunewright.config.param import Alias
 from tunewright.config.refused.table import refused_in
 from tunewright.config.table import Row, names_in, values
 from tunewright.dialects import coverage
@@ -36,6 +37,7 @@ NOT_THE_DEFAULT: dict[tuple[str, str], tuple[Any, Any]] = {
 """Values, in our form and in the vocabulary's, of names whose form does not come back as it was written."""
 
 ONE_MEANING: dict[tuple[str, str], tuple[Any, Any]] = {
+    ("mindspeed_fsdp2", "optimizer"): ("adamw_torch", "adamw"),
     ("llamafactory", "gradient_checkpointing"): (True, True),
     ("cli_reference", "gradient_checkpointing"): (True, True),
     ("llamafactory", "infer_backend"): ("huggingface", "huggingface"),
@@ -92,11 +94,12 @@ def texts(value: Any) -> list[str]:
     return [str(value)]
 
 
-def chosen(row: Row, convert: str | None, default: Any) -> tuple[Any, Any]:
+def chosen(row: Row, alias: Alias, default: Any) -> tuple[Any, Any]:
     """A value that is not the default, in our form and in the vocabulary's."""
     candidates: tuple[Any, ...] = (True, False) if row.base == "bool" else OURS[row.base]
-    if row.param.choices:
-        candidates = tuple((one,) if row.base == "names" else one for one in row.param.choices)
+    convert, choices = alias.convert, alias.choices or row.param.choices
+    if choices:
+        candidates = tuple((one,) if row.base == "names" else one for one in choices)
     for ours in candidates:
         theirs = CONVERTERS[convert].theirs(ours) if convert else ours
         theirs = list(theirs) if isinstance(theirs, tuple) else theirs
@@ -133,7 +136,7 @@ def test_every_spelling_of_an_honoured_name(dialect: str, name: str, tmp_path: P
     row, alias = get_dialect(dialect).names()[name]
     without = read(dialect, name, [])[0][row.field]
     given = NOT_THE_DEFAULT.get((dialect, name)) or ONE_MEANING.get((dialect, name))
-    ours, theirs = given or chosen(row, alias.convert, without)
+    ours, theirs = given or chosen(row, alias, without)
     assert (ours == without) == ((dialect, name) in ONE_MEANING)
     for title, words in spellings(dialect, name, theirs, tmp_path):
         found, problems = read(dialect, name, words)

@@ -103,9 +103,10 @@ def test_warmup_steps(steps: int, ratio: float, total: int, expected: int) -> No
     assert warmup_steps(ScheduleConfig(warmup_steps=steps, warmup_ratio=ratio), total) == expected
 
 
-def test_warmup_beyond_the_run_is_refused() -> None:
-    with pytest.raises(InputError, match="warmup_steps is 11, but the run has 10 steps"):
-        warmup_steps(ScheduleConfig(warmup_steps=11), 10)
+def test_warmup_beyond_the_run_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A vocabulary's own default may be made for longer runs: the rate then rises to the end, and the run says so."""
+    assert warmup_steps(ScheduleConfig(warmup_steps=11), 10) == 11
+    assert "the learning rate rises for 11 steps, but the run has 10" in caplog.text
 
 
 @pytest.mark.parametrize(("kind", "given", "message"), [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Final
 
 from tunewright.adapters.unopened import HEADS, Shapes
 from tunewright.config.run import RunConfig
 
-MOMENTS: int = 8
-"""Bytes that Adam keeps for each trained number: two moments in float32."""
+_MOMENTS: Final[Mapping[str, int]] = {"adamw": 2, "lamb": 2, "ademamix": 3, "lion": 1, "rmsprop": 1, "adagrad": 1}
+"""Numbers that an optimizer keeps for each trained one; those left out keep none, or too few to count."""
 
 
 def checkpoint_bytes(run: RunConfig, shapes: Shapes) -> int:
@@ -20,7 +22,13 @@ def checkpoint_bytes(run: RunConfig, shapes: Shapes) -> int:
         numbers = sum(_adapter_numbers(name, shape, run) for name, shape in shapes.items())
     else:
         numbers = 0
-    return numbers * ((2 if run.precision.pure_bf16 else 4) + (MOMENTS if run.optimizer.optim.startswith("adamw") else 0))
+    return numbers * ((2 if run.precision.pure_bf16 else 4) + moment_bytes(run.optimizer.optim))
+
+
+def moment_bytes(optim: str) -> int:
+    """Bytes of an optimizer's state for each trained number: moments in float32, or in one byte each."""
+    family = next((name for name in _MOMENTS if name in optim), "")
+    return _MOMENTS.get(family, 0) * (1 if "8bit" in optim else 4)
 
 
 def _adapter_numbers(name: str, shape: tuple[int, ...], run: RunConfig) -> int:

@@ -20,7 +20,7 @@ class OptimizerConfig:
         llamafactory=(Alias("optim", default="adamw_torch", convert="optimizer_today"), Alias("adafactor", convert="adafactor_switch")),
         sft_json=Alias("optim", default="paged_adamw_32bit", convert="optimizer_today"),
         qlora_script=Alias("optim", default="paged_adamw_8bit", convert="optimizer_today"),
-        mindspeed_fsdp2=Alias("optimizer", default="adamw_torch", convert="optimizer_name"))
+        mindspeed_fsdp2=Alias("optimizer", default="adamw_torch", convert="optimizer_name", choices=("adamw_torch",)))
     learning_rate: float = param(
         1e-4, "Peak learning rate.", above=0, maximum=100, llamafactory=Alias("learning_rate", default=5e-5),
         cli_reference=Alias("learning_rate", default=5e-05), sft_json=Alias("learning_rate", default=0.0002),
@@ -96,8 +96,10 @@ class ScheduleConfig:
         choices=("linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "constant",
                  "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay"),
         refused_values=REFUSED_SCHEDULES, llamafactory=Alias("lr_scheduler_type", default="linear"),
-        cli_reference="lr_scheduler_type", sft_json=Alias("lr_scheduler_type", default="constant_with_warmup"),
-        qlora_script="lr_scheduler_type", mindspeed_fsdp2="lr_scheduler_type")
+        cli_reference=Alias("lr_scheduler_type", choices=(
+            "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")),
+        sft_json=Alias("lr_scheduler_type", default="constant_with_warmup"), qlora_script="lr_scheduler_type",
+        mindspeed_fsdp2=Alias("lr_scheduler_type", choices=("cosine", "linear", "constant")))
     lr_scheduler_kwargs: Mapping[str, Any] | None = param(
         None, "Further arguments of the schedule: num_cycles, min_lr, min_lr_rate, power, lr_end, timescale, num_stable_steps, "
         "num_decay_steps, min_lr_ratio, warmup_type, decay_type.",

@@ -43,7 +43,8 @@ class Alias:
 
     `default`: the vocabulary's default, in *our* form; `SAME` as ours. `convert`: name of a converter in
     `dialects.converters` that takes the vocabulary's value to ours. `deprecated`: accepted with a note. `today`: LLaMA-Factory
-    has the name now, not in the release that its document describes.
+    has the name now, not in the release that its document describes. `choices`: the vocabulary's values, in our form, where its
+    document closes the list and we have more.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Alias:
     convert: str | None = None
     deprecated: bool = False
     today: bool = False
+    choices: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ class TuningConfig:
 
     finetuning_type: str = param(
         "lora", "Which weights train: all, some of the model's own, a low-rank adapter, or none (to evaluate, predict or export only).",
-        choices=("lora", "freeze", "full", "none"), llamafactory="finetuning_type",
-        cli_reference=Alias("finetuning_type", default="none"), sft_json=Alias("train_mode", convert="train_mode"), qlora_script="training_recipe",
-        mindspeed_fsdp2=Implied("full"))
+        choices=("lora", "freeze", "full", "none"),
+        llamafactory=Alias("finetuning_type", choices=("lora", "freeze", "full")),
+        cli_reference=Alias("finetuning_type", default="none"),
+        sft_json=Alias("train_mode", convert="train_mode", choices=("lora", "full")),
+        qlora_script=Alias("training_recipe", choices=("lora", "full")), mindspeed_fsdp2=Implied("full"))
     print_param_status: bool = param(
         False, "Print every parameter with its shape and whether it trains.", llamafactory="print_param_status", recorded=False)
 

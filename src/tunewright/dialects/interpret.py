@@ -56,7 +56,9 @@ def _interpret_one(one: Written, dialect: Dialect, found: Interpretation) -> Non
     try:
         raw = CONVERTERS[alias.convert].ours(one.value) if alias.convert else one.value
         if raw is not ABSENT:
-            _settle(one, row, coerce(row, raw), found)
+            value = coerce(row, raw)
+            _check_documented(one, alias, value)
+            _settle(one, row, value, found)
     except BadValueError as error:
         refusal = _misspelt_word(one.value, row, alias) or Refusal(error.what, error.mend)
         found.problems.append(_problem(one, refusal.what, refusal.mend, row))
@@ -64,6 +66,15 @@ def _interpret_one(one: Written, dialect: Dialect, found: Interpretation) -> Non
         return
     if alias.deprecated and raw is not ABSENT:
         found.notes.append(f"{one.where}: {one.key}: an old name of {dialect.name}; its name is {_preferred(row, dialect)}")
+
+
+def _check_documented(one: Written, alias: Alias, value: Any) -> None:
+    """Raise BadValueError for a value that we have and the vocabulary has not."""
+    if alias.choices is None or value is None or value in alias.choices:
+        return
+    theirs = CONVERTERS[alias.convert].theirs if alias.convert else lambda ours: ours
+    allowed = ", ".join(show(theirs(choice)) for choice in alias.choices)
+    raise BadValueError(f"'{one.value}' is not a value of this vocabulary", f"choose one of {allowed}, or write our own vocabulary")
 
 
 def _misspelt_word(value: Any, row: Row, alias: Alias) -> Refusal | None:

@@ -17,6 +17,7 @@ Warm-up rises linearly from 0 (`constant` has none). The first optimizer step us
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tunewright.config.optimization import ScheduleConfig
 
 Check = Callable[[Any], bool]
+
+log = logging.getLogger(__name__)
 
 
 def _is_number(value: Any) -> bool:
@@ -95,11 +98,12 @@ _BUILDERS: Final[Mapping[str, str]] = {
 def warmup_steps(schedule: ScheduleConfig, total_steps: int) -> int:
     """Steps of warm-up: `warmup_steps` if positive, else `warmup_ratio` of the run, rounded up as transformers does.
 
-    Raises InputError if that is more than the run has.
+    More than the run has is told, not refused: a vocabulary's own default may be made for longer runs.
     """
     steps = schedule.warmup_steps if schedule.warmup_steps > 0 else math.ceil(total_steps * schedule.warmup_ratio)
     if steps > total_steps:
-        refuse(f"warmup_steps is {steps}, but the run has {total_steps} steps", mend="use fewer, or warmup_ratio")
+        log.warning("the learning rate rises for %d steps, but the run has %d: it ends below learning_rate; set warmup_steps",
+                    steps, total_steps)
     return steps
 
 
@@ -127,7 +131,7 @@ def check_schedule(schedule: ScheduleConfig, learning_rate: float) -> None:
 def build_schedule(optimizer: Optimizer, schedule: ScheduleConfig, total_steps: int) -> LRScheduler:
     """The schedule for a run of `total_steps` optimizer steps; each parameter group's own rate is multiplied by it.
 
-    Raises InputError as `check_schedule` and `warmup_steps` do.
+    Raises InputError as `check_schedule` does.
     """
     from transformers import optimization
 

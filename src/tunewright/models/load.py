@@ -58,7 +58,8 @@ def load_model(
         keep_one_form(loaded)
         experts = sorted({name.rsplit(".", 1)[-1] for name in fused_experts(loaded)})
         if experts:
-            log.warning("the experts (%s) stay in %s: they are fused tensors, and only linear layers are quantised", ", ".join(experts), dtype)
+            log.warning("the experts (%s) stay in %s: they are fused tensors, and only linear layers are quantised",
+                        ", ".join(experts), dtype)
     _remember_name(loaded, model, directory)
     return loaded
 
@@ -112,10 +113,14 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
 
 def quiet_transformers() -> None:
     """No progress bars and no advice from transformers; errors stay. For commands, whose output is their own."""
+    from logging import ERROR, getLogger
+
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # peft imports bitsandbytes wherever it is installed, which then tells which kernels it could not download.
+    getLogger("bitsandbytes").setLevel(ERROR)
 
 
 def _open(

@@ -73,7 +73,8 @@ UNREAD = (
     Unread(("save_epochs",), "save_strategy is not steps", lambda run: run.checkpoints.save_strategy != "steps"),
     Unread(("upcast_layernorm",), "pure_bf16 is off, so they are in float32 anyhow", lambda run: not run.precision.pure_bf16),
     Unread(("bf16_full_eval", "fp16_full_eval"), "nothing is evaluated or predicted",
-           lambda run: run.evaluation.eval_strategy == "no" and not (run.evaluation.eval_on_start or run.run.do_eval or run.run.do_predict)),
+           lambda run: run.evaluation.eval_strategy == "no" and not (
+               run.evaluation.eval_on_start or run.run.do_eval or run.run.do_predict)),
     Unread(_OF_SEVERAL, "num_processes is 1", lambda run: run.run.num_processes == 1),
     Unread(_PROFILE, "profile is off", lambda run: not run.profiling.profile),
     Unread(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"), "push_to_hub is off",
