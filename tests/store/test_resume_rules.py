@@ -17,7 +17,10 @@ from tests.engine.resuming import Workspace, results
 from tests.harness.killing import KILLED, Case, Server
 from tests.harness.tiny import write_model, write_rows
 from tests.store.running import copy, finished, run
+from tunewright.config.model import ModelConfig
+from tunewright.config.run import RunConfig
 from tunewright.engine.resume import weights_digest
+from tunewright.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -345,3 +348,16 @@ def test_a_home_directory_is_one_place(
     assert outcome.code == 0 and "(step 6)" in outcome.output, outcome.output
     assert {".tunewright.lock", "run.json", "trainer_log.jsonl", "checkpoint-12", "adapter_model.safetensors"} <= {
         path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_parameter_that_is_newer_than_the_checkpoint_had_its_default(tmp_path: Path) -> None:
+    """Its default lets the run go on; anything else is a change like others."""
+    from tunewright.engine.checkpoint import Checkpoint
+    from tunewright.engine.resume import demand_same_settings, recorded_settings
+
+    current = recorded_settings(RunConfig(model=ModelConfig(model_name_or_path=str(write_model(tmp_path)))))
+    old = {name: value for name, value in current.items() if name not in ("neftune_noise_alpha", "quantization_type")}
+    checkpoint = Checkpoint(tmp_path / "checkpoint-3", 3, {"settings": old})
+    demand_same_settings(checkpoint, current, ())
+    with pytest.raises(InputError, match=r"other settings \(neftune_noise_alpha: null -> 5"):
+        demand_same_settings(checkpoint, {**current, "neftune_noise_alpha": 5}, ())

@@ -56,14 +56,21 @@ def begin(run: RunConfig, ranks: Ranks, report: Report) -> Start:
 
 
 def demand_same_settings(checkpoint: Checkpoint, current: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    """Raise InputError with a table of old and new unless all recorded settings agree or are named in allow_change."""
-    changed = [name for name in sorted(set(checkpoint.settings) | set(current))
-               if checkpoint.settings.get(name, _NO_VALUE) != current.get(name, _NO_VALUE) and name not in allowed]
+    """Raise InputError with a table of old and new unless all recorded settings agree or are named in allow_change.
+
+    A parameter that the checkpoint does not know is newer than it: the run then did what its default does.
+    """
+    from tunewright.config.table import table
+
+    newer = {name: _plain(table()[name].param.default) for name in current if name in table()}
+    before = {**newer, **checkpoint.settings}
+    changed = [name for name in sorted(set(before) | set(current))
+               if before.get(name, _NO_VALUE) != current.get(name, _NO_VALUE) and name not in allowed]
     if not changed:
         return
-    pairs = [(name, checkpoint.settings.get(name, _NO_VALUE), current.get(name, _NO_VALUE)) for name in changed]
-    table = "; ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, old, new in pairs)
-    raise InputError(f"the run in this output_dir was made with other settings ({table})", where=str(checkpoint.path),
+    pairs = [(name, before.get(name, _NO_VALUE), current.get(name, _NO_VALUE)) for name in changed]
+    listed = "; ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, old, new in pairs)
+    raise InputError(f"the run in this output_dir was made with other settings ({listed})", where=str(checkpoint.path),
                      mend=f"put them back, allow_change={','.join(changed)}, another output_dir, or overwrite_output_dir=true")
 
 
