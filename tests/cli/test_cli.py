@@ -98,10 +98,11 @@ USAGE = [
     (["train", "--lora_rank"], 2, "error: command line: --lora_rank: a value is missing; write --lora_rank VALUE\n"),
     (["check"], 2, "error: check needs a configuration; give a YAML or JSON file, or key=value settings\n"),
     (["explain", "lora_rnak"], 2, "error: lora_rnak: no parameter has this name; did you mean lora_rank?\n"),
-    (["explain", "quantization_bit"], 2, "error: quantization_bit: Loads the base model quantized on the fly to this many bits; null "
-     "disables it. A name of llamafactory, cli_reference, qlora_script; not built yet; its default null is accepted\n"),
-    (["convert", "c.yaml"], 2, "error: convert needs a target; add --to native or --to llamafactory\n"),
-    (["convert", "c.yaml", "--to", "sft"], 2, "error: 'sft' is not a vocabulary; choose one of native, llamafactory, "
+    (["explain", "deepspeed"], 2, "error: deepspeed: DeepSpeed JSON config file (or object); giving it enables DeepSpeed. A name of "
+     "llamafactory, cli_reference; not built yet; its default null is accepted\n"),
+    (["convert", "c.yaml"], 2, "error: convert needs a target; add --to and one of native, llamafactory, cli_reference, sft_json, "
+     "qlora_script, mindspeed_fsdp2, megatron\n"),
+    (["convert", "c.yaml", "--to", "sft"], 2, "error: --to: 'sft' is not a vocabulary; choose one of native, llamafactory, "
      "cli_reference, sft_json, qlora_script, mindspeed_fsdp2\n"),
     (["convert", "c.yaml", "--to", "native", "-o", "c.yaml"], 2,
      "error: c.yaml: exists already, and convert overwrites nothing; name another file\n"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,6 @@ from tunewright.engine import assemble
 from tunewright.engine.batches import TrainBatches
 from tunewright.errors import InputError
 from tunewright.runtime import Ranks
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("loading"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 class Numbered:

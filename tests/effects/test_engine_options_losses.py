@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,6 @@ from tunewright.data.records import IGNORE_INDEX
 from tunewright.engine.neftune import EmbeddingNoise, sequence_key, uniform_noise
 from tunewright.engine.state import TrainState
 from tunewright.losses.language_modeling import cross_entropy_sum
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("losses"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.99])

@@ -17,17 +17,6 @@ from tunewright.errors import ConfigError, InputError
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3}
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("precision"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
-
-
 @pytest.fixture
 def own_flags() -> Iterator[None]:
     """TF32 is a switch of the whole process."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,6 @@ from tunewright.engine.memory import ReserveReturned
 from tunewright.engine.state import TrainState
 from tunewright.errors import ConfigError, InputError, NumericError
 from tunewright.runtime import LOGGER_NAME, LogLevels, Ranks, configure_logging
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("watching"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 @pytest.mark.slow

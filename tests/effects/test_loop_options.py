@@ -22,18 +22,6 @@ from tunewright.runtime import Ranks
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    """Runs seed the process's generators; other tests must not notice."""
-    with torch.random.fork_rng():
-        yield
-
-
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
     """accelerate keeps the number format of the first run of a process."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,18 +257,6 @@ def test_loraplus_rates(optim: str) -> None:
     assert rates_of() == [0.001]
     assert rates_of("loraplus_lr_ratio=8") == [0.001, 1e-6, 0.008]
     assert rates_of("loraplus_lr_ratio=8", "loraplus_lr_embedding=0.002") == [0.001, 0.002, 0.008]
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace.make(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture
-def quiet_random() -> Iterator[None]:
-    """Runs seed the process's generators; other tests must not notice."""
-    with torch.random.fork_rng():
-        yield
 
 
 def trained(workspace: Workspace, output_dir: Path, **changes: Any) -> dict[str, float]:
