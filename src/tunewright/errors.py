@@ -67,7 +67,7 @@ class Preempted(TunewrightError):
 
 
 class Interrupted(TunewrightError):
-    """The user interrupted twice; nothing more was saved."""
+    """A signal came where there is nothing to save, or the user interrupted twice; nothing more was saved."""
 
     exit_code = 130
 

@@ -104,6 +104,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "own biases": {"lora_bias": "lora_only"}, "pissa": {"pissa_init": True, "pissa_iter": -1}, "pissa fast": {"pissa_init": True},
     "extra": {"additional_target": ("embed_tokens", "lm_head")}, "some": {"lora_target": ("q_proj", "v_proj")},
     "rslora pissa": {"pissa_init": True, "use_rslora": True}, "dora pissa": {"pissa_init": True, "use_dora": True},
+    "embedding": {"lora_target": ("all", "embed_tokens")}, "embedding dora": {"lora_target": ("embed_tokens",), "use_dora": True},
     "regex": {"lora_target": (r"model\.layers\.1\..*_proj",)}, "dropout": {"lora_dropout": 0.1},
 }
 
@@ -247,14 +248,18 @@ def test_adapter_folder(tmp_path: Path) -> None:
 
 @pytest.mark.effect("additional_target")
 def test_tied_embedding_trained_apart_survives_the_merge(tmp_path: Path) -> None:
-    """Identity: the merged model, saved and opened by transformers, equals the live one although the base ties its head."""
+    """Identity: the merged model, saved and opened by transformers, equals the live one although the base ties its head. The
+    embedding that was trained is another than the file's; the head, of which nothing was said, is not."""
     from tunewright.adapters.lora import unload_merged
 
     base = write_tiny(tmp_path / "base", "qwen3")
     model, _ = trained_adapter(tmp_path, run_for(base, additional_target=("embed_tokens",)))
     live = probe_logits(model)
     unload_merged(model).save_pretrained(tmp_path / "merged")
-    torch.testing.assert_close(probe_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), live, rtol=1e-4, atol=1e-4)
+    merged, plain = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("merged", "base"))
+    torch.testing.assert_close(probe_logits(merged), live, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(merged.get_input_embeddings().weight, plain.get_input_embeddings().weight)
+    assert torch.equal(merged.get_output_embeddings().weight, plain.get_output_embeddings().weight)
 
 
 @pytest.mark.parametrize(("lora", "message"), [

@@ -101,6 +101,12 @@ def test_check_for_export(capsys: pytest.CaptureFixture[str]) -> None:
         0, "ready to export demo to merged (native vocabulary)\n", "")
 
 
+def test_check_of_a_run_that_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said to be ready is what would be done."""
+    words = ["do_train=false", "do_predict=true", "val_size=1"]
+    assert told(capsys, "check", "c.yaml", *words) == (0, "ready to predict with demo, into out (native vocabulary)\n", "")
+
+
 def test_check_of_a_large_file_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
     """60 MB of rows are looked at in part."""
     row = json.dumps({"instruction": "x" * 1000, "output": "y"}) + "\n"
@@ -132,6 +138,8 @@ def test_explain_of_units_choices_and_resume(capsys: pytest.CaptureFixture[str])
     assert "  choices   no, steps, epoch\n" in out and "  on resume may differ from the interrupted run\n" in out
     assert "  unit      tokens\n" in told(capsys, "explain", "data.cutoff_len")[1]
     assert "(old)" in told(capsys, "explain", "eval_strategy")[1]
+    assert ("    llamafactory    disable_gradient_checkpointing (the opposite), gradient_checkpointing true\n"
+            in told(capsys, "explain", "disable_gradient_checkpointing")[1])
 
 
 @pytest.mark.parametrize(("words", "line"), [

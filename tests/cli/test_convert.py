@@ -127,6 +127,7 @@ def test_folder_and_file_apart(capsys: pytest.CaptureFixture[str]) -> None:
     (("c.yaml", "--to", "axolotl"), "--to axolotl: files of axolotl are read, not written; choose one of native, llamafactory, "
                                     "cli_reference, sft_json, qlora_script, mindspeed_fsdp2, megatron"),
     (("c.yaml", "--to", "llamafactry"), "--to: 'llamafactry' is not a vocabulary; did you mean llamafactory?"),
+    (("c.yaml", "--to", "megatrn"), "--to: 'megatrn' is not a vocabulary; did you mean megatron?"),
     (("c.yaml", "--to"), "--to: a value is missing; write --to VALUE"),
     (("c.yaml", "--to", "native", "-o", "c.yaml"), "c.yaml: exists already, and convert overwrites nothing; name another file"),
     (("c.yaml", "--to", "megatron", "--cards", "x"), "--cards x: not a number; write --cards 8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def test_a_variable_stands_above_the_file_and_below_the_command_line(text: str, 
     assert read_config(["c.yaml", "--num_processes", "2"]).config.run.num_processes == 2
     Path("d.yaml").write_text("num_processes: 5\n")
     assert read_config(["d.yaml"]).config.run.num_processes == 3
+
+
+@pytest.mark.parametrize(("text", "level"), [("INFO", "info"), ("WARN", "warning"), ("WARNING", "warning"), ("debug", "debug")])
+def test_levels_may_be_written_as_llamafactory_has_them(text: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the names of Python's logging, whose own table of names is the oracle for those in capital letters."""
+    monkeypatch.setenv("LLAMAFACTORY_VERBOSITY", text)
+    assert read_config(["seed=1"]).config.logging.log_level == level
+    assert logging.getLevelName(text.upper()) == logging.getLevelName(level.upper())
 
 
 def test_a_wrong_value_names_the_variable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

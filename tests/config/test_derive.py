@@ -21,6 +21,11 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"metric_for_best_model": "rouge-l"}, {"lora_alpha": 16.0, "packing": False, "data_seed": 42,
                                             "metric_for_best_model": "eval_rouge-l", "greater_is_better": True}),
     ({"metric_for_best_model": "eval_loss", "greater_is_better": True}, {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
+    ({"trust_remote_code": True, "model_name_or_path": "org/name"}, {"lora_alpha": 16.0, "packing": False, "data_seed": 42,
+                                                                     "trust_remote_code": False}),
+    ({"trust_remote_code": True, "model_name_or_path": "org/name", "model_revision": "a" * 40},
+     {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
+    ({"trust_remote_code": True, "model_name_or_path": "tests"}, {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
 ]
 
 

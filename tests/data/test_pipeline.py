@@ -1,6 +1,7 @@
 """Files to examples on a tokenizer made on the spot: one token per word, ChatML."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,28 @@ def tokens(question: int, answer: int, length: int = 1) -> tuple[list[int], list
 
 def rows(examples: object) -> list[tuple[list[int], list[int]]]:
     return [(example.input_ids.tolist(), example.labels.tolist()) for example in examples]  # type: ignore[attr-defined]
+
+
+@pytest.mark.effect("preprocessing_num_workers")
+@pytest.mark.parametrize(("workers", "processes"), [(None, 0), (1, 0), (2, 2), (3, 3)])
+def test_so_many_processes_tokenise(
+    make: Build, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, processes: int,
+) -> None:
+    """700 documents are three portions. Who called the tokenizer is noted by each process itself; the rows are the same, in order."""
+    plain = type(tokenizer).__call__
+
+    def watched(self: PreTrainedTokenizerFast, *arguments: object, **settings: object) -> object:
+        with (tmp_path / "diary").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return plain(self, *arguments, **settings)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", watched)
+    Path("a.jsonl").write_text("".join(json.dumps({"text": f"w{number % 60} w{number // 60}"}) + "\n" for number in range(700)))
+    prepared = make(stage="pt", dataset=("a.jsonl",), packing=False, preprocessing_num_workers=workers)
+    others = set((tmp_path / "diary").read_text().split()) - {str(os.getpid())}
+    assert len(others) == processes
+    assert rows(prepared.train) == [
+        ([word(number % 60), word(number // 60), END], [-100, word(number // 60), END]) for number in range(700)]
 
 
 def test_rows_become_examples(make: Build, said: list[str]) -> None:

@@ -247,7 +247,6 @@ def test_errors_of_workers_arrive_whole(workers: int) -> None:
     assert caught.value.line() == "a:1: thirteen; leave it out"
 
 
-@pytest.mark.effect("preprocessing_num_workers")
 def test_a_killed_worker_is_named() -> None:
     with pytest.raises(LostRankError) as caught:
         list(ordered_map(square, [1, 14, 2, 3], 2))

@@ -24,6 +24,8 @@ MEANINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"warmup_steps": 10, "warmup_ratio": 0.1}, {"warmup_steps": 0, "warmup_ratio": 0.1}),
     ({"warmup_steps": 10, "warmup_ratio": 0}, {"warmup_steps": 10, "warmup_ratio": 0.0}),
     ({"warmup_steps": "10", "warmup_ratio": "0.0"}, {"warmup_steps": 10, "warmup_ratio": 0.0}),
+    ({"warmup_steps": "1e1"}, {"warmup_steps": 0, "warmup_ratio": 0.03}),
+    ({"warmup_steps": 10.0}, {"warmup_steps": 0, "warmup_ratio": 0.03}),
     # Checkpointing is on unless disabled.
     ({"gradient_checkpointing": False}, {"gradient_checkpointing": True}),
     ({"gradient_checkpointing": True}, {"gradient_checkpointing": True}),

@@ -59,6 +59,8 @@ SHAPES = [
     ("mindspeed_fsdp2", "training.lr: 1e-5\n"),
     ("mindspeed_fsdp2", "data:\n  dataset: a\ntraining:\n  save_steps: 5\nprofiling:\n  profile: false\n"),
     ("native", "model:\n  model_name_or_path: m\ndata:\n  dataset: [a]\nlora:\n  lora_rank: 4\n"),
+    ("llamafactory", "model_name_or_path: m\ndo_predict: true\neval_dataset: e\npredict_with_generate: true\nddp_timeout: 180000000\n"),
+    ("native", "model_name_or_path: m\ndataset: d\ndo_predict: true\nval_size: 0.1\n"),
     ("native", "model_name_or_path: m\ndataset: d\nlora_rank: 4\n"),
     ("native", "--model_name_or_path demo --dataset d.jsonl --output_dir o"),
     ("native", "--model_name_or_path demo --dataset d.jsonl do_train=true"),

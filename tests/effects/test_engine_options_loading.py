@@ -108,7 +108,7 @@ def read(diary: Path) -> int:
     return len(diary.read_text().splitlines()) if diary.exists() else 0
 
 
-@pytest.mark.effect("dataloader_pin_memory")
+@pytest.mark.effect("dataloader_pin_memory", "use_cpu")
 @pytest.mark.parametrize(("present", "changes", "pinned"), [
     (True, {}, True), (True, {"dataloader_pin_memory": False}, False), (True, {"use_cpu": True}, False), (False, {}, False)])
 def test_batches_are_pinned_for_an_accelerator(

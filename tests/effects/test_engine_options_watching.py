@@ -36,21 +36,21 @@ def test_what_the_main_process_tells(
 
 
 @pytest.mark.effect("log_level_replica", "log_on_each_node")
-@pytest.mark.parametrize(("ranks", "levels", "expected"), [
-    (Ranks(0, 4, 0), LogLevels(), logging.INFO),
-    (Ranks(1, 4, 1), LogLevels(), logging.WARNING),
-    (Ranks(1, 4, 1), LogLevels(others="passive", on_each_node=True), logging.WARNING),
-    (Ranks(1, 4, 1), LogLevels(others="debug"), logging.DEBUG),
-    (Ranks(1, 4, 1), LogLevels("error", "critical", on_each_node=True), logging.CRITICAL),
-    (Ranks(2, 4, 0), LogLevels("error", "critical", on_each_node=True), logging.ERROR),
-    (Ranks(2, 4, 0), LogLevels("error", "critical"), logging.CRITICAL),
+@pytest.mark.parametrize(("ranks", "words", "expected"), [
+    (Ranks(0, 4, 0), [], logging.INFO),
+    (Ranks(1, 4, 1), [], logging.WARNING),
+    (Ranks(1, 4, 1), ["log_level_replica=passive", "log_on_each_node=true"], logging.WARNING),
+    (Ranks(1, 4, 1), ["log_level_replica=debug"], logging.DEBUG),
+    (Ranks(1, 4, 1), ["log_level=error", "log_level_replica=critical", "log_on_each_node=true"], logging.CRITICAL),
+    (Ranks(2, 4, 0), ["log_level=error", "log_level_replica=critical", "log_on_each_node=true"], logging.ERROR),
+    (Ranks(2, 4, 0), ["log_level=error", "log_level_replica=critical"], logging.CRITICAL),
 ])
-def test_what_the_others_tell(ranks: Ranks, levels: LogLevels, expected: int) -> None:
+def test_what_the_others_tell(ranks: Ranks, words: list[str], expected: int) -> None:
     """Four processes on two machines: rank 2 is the first of the second."""
     before = logging.getLogger(LOGGER_NAME)
     kept, level, propagate = before.handlers, before.level, before.propagate
     try:
-        assert configure_logging(ranks, levels).level == expected
+        assert configure_logging(ranks, levels_of(read_config(words).config.logging)).level == expected
     finally:
         before.handlers, before.propagate = kept, propagate
         before.setLevel(level)

@@ -13,8 +13,7 @@ from torch import nn
 
 from tests.effects.engine_runs import config, history, losses, run
 from tests.engine.resuming import Workspace
-from tests.models.tiny import tiny_model
-from tunewright.adapters.trainable import enable_gradient_checkpointing
+from tunewright.dialects.read import read_config
 from tunewright.engine import assemble
 from tunewright.errors import ConfigError, InputError
 from tunewright.runtime import Ranks
@@ -120,14 +119,15 @@ def test_float16_needs_an_accelerator(workspace: Workspace, tmp_path: Path) -> N
 
 @pytest.mark.effect("gradient_checkpointing", "use_reentrant_gc")
 def test_activations_are_computed_twice(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every layer runs a second time in the backward pass, through the form that is asked for; the losses are the same."""
+    """Every layer runs a second time in the backward pass; the losses are the same. torch's reentrant form is the one whose first
+    pass records no gradients."""
     from transformers.models.llama.modeling_llama import LlamaMLP
 
-    calls: list[nn.Module] = []
+    calls: list[bool] = []
     plain = LlamaMLP.forward
 
     def watched(self: nn.Module, states: torch.Tensor) -> torch.Tensor:
-        calls.append(self)
+        calls.append(torch.is_grad_enabled())
         return plain(self, states)
 
     monkeypatch.setattr(LlamaMLP, "forward", watched)
@@ -136,13 +136,29 @@ def test_activations_are_computed_twice(workspace: Workspace, tmp_path: Path, mo
                           "c": {"gradient_checkpointing": True, "use_reentrant_gc": True}}.items():
         calls.clear()
         run(workspace, tmp_path / name, max_steps=2, logging_steps=1, **changes)
-        counted[name] = len(calls)
+        counted[name] = len(calls), calls.count(False)
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "a"), rel=1e-6)
-    assert counted == {"a": 4, "b": 8, "c": 8}  # two layers, two steps
-    for reentrant in (False, True):
-        model = tiny_model("llama")
-        enable_gradient_checkpointing(model, reentrant)
-        assert model.model.layers[0]._gradient_checkpointing_func.keywords == {"use_reentrant": reentrant}
+    assert counted == {"a": (4, 0), "b": (8, 0), "c": (8, 4)}  # two layers, two steps
+
+
+@pytest.mark.effect("padding_free")
+def test_rows_lie_end_to_end(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows side by side, or one of all their tokens; the losses agree to the rounding of float32."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    rows: set[int] = set()
+    plain = LlamaMLP.forward
+
+    def watched(self: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        rows.add(states.shape[0])
+        return plain(self, states)
+
+    monkeypatch.setattr(LlamaMLP, "forward", watched)
+    for flat, expected in ((False, {4}), (True, {1})):
+        rows.clear()
+        run(workspace, tmp_path / str(flat), max_steps=2, logging_steps=1, padding_free=flat)
+        assert rows == expected
+    assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), rel=1e-5)
 
 
 @pytest.mark.effect("ddp_timeout", "ddp_backend")
@@ -176,12 +192,14 @@ def test_unused_parameters_are_looked_for(workspace: Workspace, tmp_path: Path) 
         assert (handler is not None and handler.find_unused_parameters) == expected
 
 
-@pytest.mark.effect("save_strategy")
+@pytest.mark.effect("save_strategy", "save_steps", "save_total_limit")
 def test_when_checkpoints_are_saved(workspace: Workspace, tmp_path: Path) -> None:
-    """Twelve steps in two epochs: every fifth, every epoch, or none."""
+    """Twelve steps in two epochs: every fifth, every epoch, or none; every second, of which the last three are kept."""
     for strategy in ("steps", "epoch", "no"):
         run(workspace, tmp_path / strategy, save_strategy=strategy, save_steps=5, save_total_limit=9)
     assert [saved(tmp_path / name) for name in ("steps", "epoch", "no")] == [[5, 10, 12], [6, 12], []]
+    run(workspace, tmp_path / "few", save_steps=2, save_total_limit=3)
+    assert saved(tmp_path / "few") == [8, 10, 12]
 
 
 @pytest.mark.effect("eval_delay")
@@ -243,10 +261,25 @@ def test_progress_display(workspace: Workspace, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.effect("export_device")
-def test_where_the_merge_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`cpu` whatever the machine has; `auto` the accelerator where there is one."""
-    from tunewright.export.merge import merge_device
+def test_where_the_merge_is_computed(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cpu` whatever the machine has; `auto` the accelerator where there is one. Whether it has one, and the move there, are the
+    borders that are simulated."""
+    from transformers import PreTrainedModel
+
+    from tunewright.export.merge import export
+
+    moved: list[str] = []
+    plain = PreTrainedModel.to
+
+    def to(self: PreTrainedModel, where: object, *arguments: object, **settings: object) -> PreTrainedModel:
+        if isinstance(where, torch.device):
+            moved.append(where.type)
+            return self
+        return plain(self, where, *arguments, **settings)
 
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("meta"))
-    assert merge_device("cpu") == torch.device("cpu")
-    assert merge_device("auto") == torch.device("meta")
+    monkeypatch.setattr(PreTrainedModel, "to", to)
+    for device in ("cpu", "auto"):
+        words = [f"model_name_or_path={workspace.path / 'model'}", f"export_dir={tmp_path / device}", f"export_device={device}"]
+        export(read_config(words, purpose="export").config)
+    assert moved == ["cpu", "meta"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.effects.engine_runs import config, history, losses, run, weights
 from tests.engine.resuming import Workspace
@@ -127,11 +128,12 @@ def test_special_tokens_in_documents(workspace: Workspace, tmp_path: Path) -> No
     """`<|im_end|>` written in a document is one token, or the characters that spell it: more tokens, and none of that id."""
     file = tmp_path / "documents.jsonl"
     file.write_text(json.dumps({"text": "river <|im_end|> stone"}) + "\n")
-    seen = []
+    tokenizer = AutoTokenizer.from_pretrained(workspace.path / "model")
     for split in (False, True):
-        seen.append(run(workspace, tmp_path / str(split), stage="pt", dataset=file, packing=False, max_steps=1, split_special_tokens=split))
-    whole, split = (json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("False", "True"))
-    assert whole["log_history"] != split["log_history"]
+        seen = run(workspace, tmp_path / str(split), stage="pt", dataset=file, packing=False, max_steps=1, split_special_tokens=split)
+        ids = tokenizer("river <|im_end|> stone", split_special_tokens=split)["input_ids"]
+        assert (tokenizer.convert_tokens_to_ids("<|im_end|>") in ids) is not split
+        assert seen["total_tokens"] == len(ids) + 1  # and the end of the document
 
 
 @pytest.mark.effect("print_param_status")

@@ -76,9 +76,11 @@ def test_what_a_run_leaves(workspace: Workspace, tmp_path: Path) -> None:
     ids = torch.tensor([[5, 17, 300, 8]])
     with torch.no_grad():
         assert torch.equal(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits)
+    run(workspace, tmp_path / "bare", max_steps=1, plot_loss=False)
+    assert not list((tmp_path / "bare").glob("*.png"))
 
 
-@pytest.mark.effect("load_best_model_at_end", "early_stopping_patience", "save_total_limit", "save_steps", "eval_steps")
+@pytest.mark.effect("load_best_model_at_end", "early_stopping_patience", "eval_steps")
 def test_early_stopping_keeps_the_best_weights(workspace: Workspace, tmp_path: Path) -> None:
     """Memorising makes the held-out loss rise at last: the run stops two evaluations later, with the weights of the best."""
     run(workspace, tmp_path, finetuning_type="full", num_train_epochs=200, learning_rate=0.02, eval_strategy="steps", eval_steps=6,
@@ -194,7 +196,7 @@ def test_without_training_nothing_is_begun_or_moved(workspace: Workspace, tmp_pa
     assert results(tmp_path) == before and not list(tmp_path.glob("previous-*"))
 
 
-@pytest.mark.effect("neat_packing", "padding_free")
+@pytest.mark.effect("neat_packing")
 def test_plain_packing_lets_rows_see_each_other_whatever_the_layout(workspace: Workspace, tmp_path: Path) -> None:
     """neat_packing=false with padding_free is plain packing still; with neat_packing the loss is another."""
     losses = {}

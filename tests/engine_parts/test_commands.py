@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def test_predict(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((home / "out" / "predict_results.json").read_text()) == printed
 
 
+def test_notes_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the configuration says in vain is told before the figures, by both commands."""
+    run = str(home / "run.yaml")
+    assert main(["eval", run, "max_new_tokens=5"]) == 0
+    assert ("note: command line: max_new_tokens: is not read by this run: `eval` measures the loss; `predict` generates answers\n"
+            in capsys.readouterr().err)
+    assert main(["predict", run, *GREEDY, "bf16=true"]) == 0
+    assert "note: command line: bf16: is not read by this run: answers are generated in infer_dtype\n" in capsys.readouterr().err
+
+
 def test_predict_does_not_depend_on_the_batch_size(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = []
     for size in (1, 5):
@@ -139,12 +150,22 @@ def test_nothing_to_evaluate_on_is_one_line(home: Path, verb: str, capsys: pytes
 @pytest.mark.effect("num_processes")
 @pytest.mark.slow
 def test_two_ranks_give_the_same_files(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The launcher, the ranks and the sums together: equal loss, equal answers."""
+    """The launcher, the ranks and the sums together: equal loss, equal answers. Two processes are started for each command, or none."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2] / "src"))
-    for processes in (1, 2):
+    ranks: list[str] = []
+    start = subprocess.Popen.__init__
+
+    def watched(self: Any, *arguments: Any, **settings: Any) -> None:
+        ranks.append((settings.get("env") or {}).get("RANK", "none"))
+        start(self, *arguments, **settings)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", watched)
+    for processes, expected in ((1, []), (2, ["0", "1"])):
         out = tmp_path / str(processes)
         for verb in ("eval", "predict"):
+            ranks.clear()
             assert main([verb, str(home / "run.yaml"), *GREEDY, f"num_processes={processes}", f"output_dir={out}"]) == 0
+            assert ranks == expected
     one, two = (json.loads((tmp_path / name / "eval_results.json").read_text())["eval_loss"] for name in "12")
     assert one == two
     assert (tmp_path / "1" / "generated_predictions.jsonl").read_bytes() == (tmp_path / "2" / "generated_predictions.jsonl").read_bytes()

@@ -7,6 +7,9 @@ documented meaning of hub_strategy.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +22,11 @@ from tests.harness.fake_hub import CANARY, OWNER, FakeHub, reachable
 from tunewright.commands.preflight import read_ready
 from tunewright.commands.train import train
 from tunewright.config.hub import HubConfig
-from tunewright.engine.hub import Repository, Uploads, repository_name
-from tunewright.errors import ConfigError, InputError
+from tunewright.dialects.read import read_config
+from tunewright.engine.hub import Repository, Uploads, repository_name, uploading
+from tunewright.engine.signals import stop_on_signals
+from tunewright.errors import ConfigError, InputError, Interrupted
+from tunewright.runtime import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +125,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_save_while_an_upload_is_under_way(hub: FakeHub, tmp_path: Path, always: bool, expected: list[int]) -> None:
     """The hub keeps the first commit waiting: the second save is left out, or queued. What is read may not be deleted meanwhile."""
     hub.open.clear()
-    found = Uploads(Repository("org/m", is_private=True), "every_save", always=always)
-    found.saved(1, checkpoint(tmp_path, 1))
-    assert found.in_use() == {1}
-    found.saved(2, checkpoint(tmp_path, 2))
-    assert found.in_use() == ({1, 2} if always else {1})
-    hub.open.set()
-    wait_until(lambda: not found.in_use())
-    found.saved(3, checkpoint(tmp_path, 3))
-    wait_until(lambda: not found.in_use())
+    words = [f"output_dir={tmp_path}", "push_to_hub=true", "hub_model_id=org/m", "hub_strategy=every_save", f"hub_always_push={always}"]
+    with uploading(read_config(words).config, Ranks()) as found:
+        assert found is not None
+        found.saved(1, checkpoint(tmp_path, 1))
+        assert found.in_use() == {1}
+        found.saved(2, checkpoint(tmp_path, 2))
+        assert found.in_use() == ({1, 2} if always else {1})
+        hub.open.set()
+        wait_until(lambda: not found.in_use())
+        found.saved(3, checkpoint(tmp_path, 3))
+        wait_until(lambda: not found.in_use())
+    assert {name for name, _, _ in hub.commits} == {"org/m"}
     assert [files["adapter_model.safetensors"][0] for _, _, files in hub.commits] == expected
     assert hub.places() == [["adapter_model.safetensors"]] * len(expected)
 
@@ -140,7 +149,7 @@ def test_the_end_uploads_a_checkpoint_that_was_left_out(hub: FakeHub, tmp_path: 
     found.saved(2, checkpoint(tmp_path, 2))
     (tmp_path / "README.md").write_text("# card")
     hub.open.set()
-    found.finish(tmp_path, lambda: False)
+    found.finish(tmp_path)
     assert hub.content()["last-checkpoint/adapter_model.safetensors"] == bytes([2])
     assert hub.content()["last-checkpoint/optimizer.safetensors"] == b"state" and hub.content()["README.md"] == b"# card"
 
@@ -150,7 +159,10 @@ def test_a_signal_ends_the_wait(hub: FakeHub, tmp_path: Path) -> None:
     hub.open.clear()
     found = Uploads(Repository("org/m", is_private=True), "end", always=False)
     started = time.monotonic()
-    found.finish(checkpoint(tmp_path, 1), lambda: True)
+    with pytest.raises(Interrupted, match="stopped by SIGINT after training"), stop_on_signals() as stop:
+        stop.end_at_once("after training")
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        found.finish(checkpoint(tmp_path, 1))
     assert time.monotonic() - started < 5 and hub.commits == []
     hub.open.set()
     wait_until(lambda: len(hub.commits) == 1)
@@ -211,8 +223,6 @@ def test_names(hub: FakeHub, given: str | None, expected: str) -> None:
     (["--push_to_hub_organization", "team", "--hub_model_id", "own/m"], None), (["--hub_model_id", "own/m"], "own/m")])
 def test_names_of_llamafactory(words: list[str], expected: str | None) -> None:
     """transformers 4.44: the organisation is the owner of what push_to_hub_model_id, or else output_dir, names."""
-    from tunewright.dialects.read import read_config
-
     given = ["--output_dir", "some/out", *words]
     if expected is None:
         with pytest.raises(ConfigError, match="contradicts"):

@@ -41,6 +41,21 @@ def test_repeated_sigterm_only_repeats_the_request() -> None:
         assert request.requested
 
 
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_outside_the_loop_a_signal_ends_the_process(number: signal.Signals) -> None:
+    """Before and after it; one that the loop did not act on any more ends it there."""
+    with pytest.raises(Interrupted, match=f"stopped by {number.name} before training began; run the same command again"), \
+            stop_on_signals() as request:
+        request.end_at_once("before training began")
+        os.kill(os.getpid(), number)
+    with stop_on_signals() as request:
+        request.end_at_once("before training began")
+        request.defer()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=f"stopped by {number.name} after training"):
+            request.end_at_once("after training")
+
+
 def test_outside_the_main_thread_nothing_is_installed() -> None:
     found: list[bool] = []
 

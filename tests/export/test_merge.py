@@ -102,6 +102,20 @@ def test_number_format_is_the_bases_unless_asked(tmp_path: Path, stored: torch.d
 
 
 @pytest.mark.effect("lora_bias")
+@pytest.mark.parametrize(("bias", "moved"), [("none", set()), ("lora_only", {"attn.c_attn"}), ("all", {
+    "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "ln_1", "ln_2"})])
+def test_which_biases_train(tmp_path: Path, bias: str, moved: set[str]) -> None:
+    """By the exported file beside the base's: none, those of the targets, or all; and it is the model that was trained."""
+    base = base_at(tmp_path / "base", "gpt2")
+    model, directory = trained(tmp_path, base, lora_bias=bias, lora_target=("c_attn",))
+    merge.export(export_run(directory, tmp_path / "out"))
+    opened, before = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base).state_dict()
+    torch.testing.assert_close(probe_logits(opened), probe_logits(model), rtol=1e-4, atol=1e-4)
+    changed = {name for name, tensor in opened.state_dict().items() if name.endswith(".bias") and not torch.equal(tensor, before[name])}
+    assert {".".join(name.split(".")[3:-1]) for name in changed if ".h." in name} == moved
+    assert any("ln_f" in name for name in changed) == (bias == "all")
+
+
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"use_rslora": True}, {"pissa_init": True}, {"lora_bias": "all"},
                                   {"additional_target": ("embed_tokens", "lm_head")}])
 def test_variants(tmp_path: Path, lora: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ def one_by_one(model: Any, **settings: Any) -> list[list[int]]:
     return answers
 
 
+@pytest.mark.effect("do_sample")
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma"])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_greedy_answers_equal_transformers_one_by_one(family: str, batch: int) -> None:
@@ -48,7 +49,17 @@ def test_answers_end_before_the_first_of_several_stop_ids() -> None:
     assert generate(model, Padding(), PROMPTS[:1], GREEDY, (94, stop))[0] == whole[:whole.index(stop)]
 
 
-@pytest.mark.effect("do_sample", "temperature", "top_p")
+@pytest.mark.effect("temperature", "top_p", "top_k")
+@pytest.mark.parametrize("narrow", [{"temperature": 1e-4}, {"top_p": 1e-6}, {"top_k": 1}])
+def test_sampling_from_one_token_is_greedy(narrow: dict[str, Any]) -> None:
+    """Identity: each of the three alone can leave only the likeliest token. Oracle: transformers' greedy answers."""
+    wide = {"do_sample": True, "temperature": 5.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12}
+    model = tiny_model("llama").double()
+    expected = one_by_one(model, do_sample=False, max_new_tokens=12, eos_token_id=95)
+    assert generate(model, Padding(), PROMPTS, GenerationConfig(**{**wide, **narrow}), (95,)) == expected
+    assert generate(model, Padding(), PROMPTS, GenerationConfig(**wide), (95,)) != expected
+
+
 def test_sampling_is_a_function_of_the_seed_and_leaves_the_stream_alone() -> None:
     settings = GenerationConfig(do_sample=True, temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=12)
     model = tiny_model("llama")
@@ -62,17 +73,20 @@ def test_sampling_is_a_function_of_the_seed_and_leaves_the_stream_alone() -> Non
     assert generate(model, Padding(), PROMPTS, settings, (95,)) != first
 
 
-@pytest.mark.effect("top_k", "num_beams", "repetition_penalty", "length_penalty", "max_new_tokens")
-@pytest.mark.parametrize(("settings", "plain"), [
-    ({"num_beams": 3, "length_penalty": 0.5}, {"num_beams": 3, "length_penalty": 0.5, "top_k": 50}),
-    ({"repetition_penalty": 5.0}, {"repetition_penalty": 5.0}),
-])
-def test_settings_reach_transformers(settings: dict[str, Any], plain: dict[str, Any]) -> None:
-    """Oracle: the same settings given to `generate` by name."""
+@pytest.mark.effect("num_beams", "repetition_penalty", "length_penalty", "max_new_tokens")
+@pytest.mark.parametrize(("settings", "others"), [
+    ({"num_beams": 3}, {}), ({"repetition_penalty": 5.0}, {}), ({"num_beams": 3, "length_penalty": -8.0}, {"num_beams": 3})])
+def test_settings_reach_transformers(settings: dict[str, Any], others: dict[str, Any]) -> None:
+    """Oracle: the same settings given to `generate` by name, and not what it answers without the last of them. Token 10 ends some of
+    the beams early."""
     model = tiny_model("llama").double()
-    ours = generate(model, Padding(), PROMPTS, GenerationConfig(do_sample=False, max_new_tokens=6, **settings), (95,), 1)
-    assert ours == one_by_one(model, do_sample=False, max_new_tokens=6, eos_token_id=95, **plain)
-    assert ours != one_by_one(model, do_sample=False, max_new_tokens=6, eos_token_id=95)
+    common = {"do_sample": False, "max_new_tokens": 6}
+
+    def plain(**further: Any) -> list[list[int]]:
+        return [until_stop(answer, (10,)) for answer in one_by_one(model, eos_token_id=10, **common, **further)]
+
+    ours = generate(model, Padding(), PROMPTS, GenerationConfig(**common, **settings), (10,), 1)
+    assert ours == plain(**settings) != plain(**others)
 
 
 def test_the_models_own_file_does_not_sample_for_us() -> None:

@@ -71,8 +71,28 @@ def test_training_attends_in_groups_and_evaluation_to_everything() -> None:
         torch.testing.assert_close(model(ids).logits, plain(ids).logits)
         model.train()
         assert not torch.allclose(model(ids).logits, plain(ids).logits, atol=1e-3)
-        padded, seen = torch.cat([ids, torch.zeros(1, 0, dtype=torch.long)], 1), torch.ones(1, 16, dtype=torch.long)
-        torch.testing.assert_close(model(padded, attention_mask=seen).logits, model(ids).logits)
+        padded, seen = torch.cat([ids, torch.zeros(1, 7, dtype=torch.long)], 1), torch.tensor([[1] * 16 + [0] * 7])
+        torch.testing.assert_close(model(padded, attention_mask=seen).logits[:, :16], model(ids).logits)
+
+
+def test_a_row_attends_alike_whatever_is_beside_it() -> None:
+    """Identity: logits and gradients of rows of 9, 16 and 23 tokens in one padded batch are those of each row by itself."""
+    torch.manual_seed(0)
+    lengths = (9, 16, 23, 16)
+    ids, seen = torch.randint(3, 90, (4, 23)), torch.zeros(4, 23, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        seen[row, :length] = 1
+    models = [tiny_model("llama").double().train() for _ in range(2)]
+    for model in models:
+        apply(RunConfig(model=ModelConfig(model_name_or_path="m", shift_attn=True)), model)
+    together = models[0](ids * seen, attention_mask=seen).logits
+    alone = [models[1](ids[row:row + 1, :length]).logits[0] for row, length in enumerate(lengths)]
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(together[row, :length], alone[row], rtol=1e-9, atol=1e-11)
+    sum(together[row, :length].square().sum() for row, length in enumerate(lengths)).backward()  # type: ignore[union-attr]
+    sum(one.square().sum() for one in alone).backward()  # type: ignore[union-attr]
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-10)
 
 
 def test_models_whose_attention_is_special_are_refused() -> None:

@@ -63,6 +63,16 @@ def test_gguf_opens_as_the_model_and_saves(tmp_path: Path) -> None:
     assert torch.equal(probe_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "saved")), probe_logits(tiny_model("llama")))
 
 
+def test_positions_of_a_gguf_are_stretched(tmp_path: Path) -> None:
+    """By the formula: 300 tokens in a context of 128 divide each frequency by 3. The weights are the file's."""
+    write_gguf(tmp_path / "m.gguf")
+    config = ModelConfig(model_name_or_path=str(tmp_path), gguf_file="m.gguf", rope_scaling="linear")
+    model = load_model(config, PrecisionConfig(), length_tokens=300)
+    plain = load_model(ModelConfig(model_name_or_path=str(tmp_path), gguf_file="m.gguf"), PrecisionConfig(), length_tokens=300)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq * 3, plain.model.rotary_emb.inv_freq, rtol=1e-6, atol=0)
+    assert all(torch.equal(one, plain.state_dict()[name]) for name, one in model.state_dict().items())
+
+
 def test_missing_gguf_names_those_that_are_there(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf")
     with pytest.raises(InputError) as caught:

@@ -96,6 +96,13 @@ def test_positions_stretched_twice_are_refused(tmp_path: Path) -> None:
         load_model(ModelConfig(model_name_or_path=str(tmp_path / "b"), rope_scaling="yarn"), FP32, length_tokens=900)
 
 
+def test_positions_of_a_model_from_scratch_are_stretched(tmp_path: Path) -> None:
+    config = ModelConfig(model_name_or_path=str(write_tiny(tmp_path)), train_from_scratch=True, rope_scaling="linear")
+    made = initialise_model(config, FP32, 0, length_tokens=300)
+    torch.testing.assert_close(made.model.rotary_emb.inv_freq, torch.tensor(linear(3.0, 300)), rtol=1e-5, atol=0)
+    assert made.config.max_position_embeddings == 384
+
+
 def test_from_scratch_needs_no_weights_and_follows_the_seed(tmp_path: Path) -> None:
     """Oracle: transformers' own initialisation under the same seed. The run's random numbers are not touched."""
     write_tiny(tmp_path, seed=5)

@@ -82,6 +82,33 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, bits: int, r
     assert any(one.abs().sum() > 0 for one in gradients[1].values())
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_dora_trains_over_quantised_weights(tmp_path: Path, bits: int) -> None:
+    """Loss and gradients of two passes are those of DoRA over the same weights as floats. peft loses the scales of 8-bit weights."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    write_tiny(tmp_path)
+    few = opened(tmp_path, quantization_bit=bits)
+    plain = opened(tmp_path)
+    for name, module in plain.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            module.weight.data = dequantize_module_weight(few.get_submodule(name)).float().clone()
+    few = opened(tmp_path, quantization_bit=bits)
+    ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(1))
+    run = RunConfig(lora=LoraConfig(lora_rank=2, use_dora=True))
+    models = [make_trainable(one, run) for one in (few, plain)]
+    for _ in range(2):
+        losses = [model(input_ids=ids, labels=ids).loss for model in models]
+        for loss in losses:
+            loss.backward()
+    torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-3)
+    theirs = dict(models[1].named_parameters())
+    ours = {name: one.grad for name, one in models[0].named_parameters() if one.requires_grad}
+    assert any("magnitude" in name for name in ours)
+    far = torch.stack([(one - theirs[name].grad).norm() for name, one in ours.items()]).norm()
+    assert far < 0.05 * torch.stack([theirs[name].grad.norm() for name in ours]).norm()
+
+
 def test_the_report_counts_numbers_and_not_bytes(tmp_path: Path) -> None:
     """The float model is the oracle: quantising changes neither what there is nor what trains."""
     write_tiny(tmp_path)

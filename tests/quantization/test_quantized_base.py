@@ -25,6 +25,7 @@ from tunewright.config.optimization import PrecisionConfig
 from tunewright.config.quantization import QuantizationConfig
 from tunewright.config.run import RunConfig
 from tunewright.dialects.read import read_config
+from tunewright.errors import ConfigError
 from tunewright.inference.opening import open_model
 from tunewright.models.load import load_model
 from tunewright.quantization.quantizer import quantizer
@@ -180,7 +181,15 @@ def test_the_adapter_is_merged_into_the_float_base(tmp_path: Path) -> None:
         torch.testing.assert_close(merged[name], expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.effect("quantization_device_map", "quantization_method")
+@pytest.mark.effect("quantization_method")
+@pytest.mark.parametrize(("dialect", "value", "told"), [
+    ("llamafactory", "hqq", "not built yet"), ("cli_reference", "gptq", "."), ("native", "awq", ".")])
+def test_other_ways_to_quantise_are_refused_with_the_reason(dialect: str, value: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"quantization_method: .*{value}.*{told}"):
+        read_config(["--quantization_bit", "4", "--quantization_method", value], dialect=dialect)
+
+
+@pytest.mark.effect("quantization_device_map")
 def test_where_the_weights_go(tmp_path: Path) -> None:
     """`auto` leaves the placement to accelerate, which on a machine with a CPU alone puts everything there."""
     write_tiny(tmp_path)

@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tunewright.adapters.positions import Positions
+
 _SLOT = "tunewright_lineage"
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """`merged`: adapter directories merged into the base, in order. `initial`: PiSSA's first factors, by module and factor.
+    `positions`: how the base's positions were stretched.
 
     `initial` maps `<module>.lora_A` and `<module>.lora_B` to CPU tensors in the dtype they trained in.
     """
 
     merged: tuple[str, ...] = ()
     initial: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Positions | None = None
 
 
 def remember(model: nn.Module, lineage: Lineage) -> None:

@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tunewright.adapters.directory import WEIGHTS_FILE, AdapterFacts, check_fits, read_adapter, write_merged
 from tunewright.adapters.lineage import Lineage, lineage_of, remember
-from tunewright.adapters.pissa import ADAPTER, init_word, initial_factors, load_initial, save_initial, take_out
+from tunewright.adapters.pissa import ADAPTER, decompose, load_initial, save_initial, take_out
+from tunewright.adapters.positions import write_positions
 from tunewright.adapters.targets import matching, resolve_targets, shortest
 from tunewright.config.tuning import LoraConfig
 from tunewright.errors import NumericError, refuse, require
-from tunewright.models.families import is_packed, is_quantised, linear_layers, shape_of
+from tunewright.models.families import embeddings, head, is_packed, is_quantised, is_tied, linear_layers, shape_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftLoraConfig
@@ -35,10 +36,14 @@ def new_adapter(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftMode
     config = peft_config(model, lora)
     with _own_randomness(seed), _quiet():
         adapted = cast("PeftModel", get_peft_model(model, config))
+        initial = decompose(adapted, lora) if lora.pissa_init else {}
+    _demand_directions(adapted)
+    if lora.lora_bias != "none" and not any(one.requires_grad for name, one in adapted.named_parameters() if name.endswith("bias")):
+        log.warning("lora_bias: %s trains nothing, because there are no such biases in this model", lora.lora_bias)
     if lora.pissa_init:
         if not lora.pissa_convert:
             log.warning("this PiSSA adapter will load in tunewright only; set pissa_convert: true to save one for plain peft too")
-        remember(adapted, Lineage(initial=initial_factors(adapted)))
+        remember(adapted, Lineage(initial=initial))
     return adapted
 
 
@@ -48,6 +53,12 @@ def peft_config(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
 
     _check_combination(model, lora)
     targets = resolve_targets(model, lora)
+    top = head(model)
+    takes_head = any(name.rpartition(".")[2] in targets.modules or name in targets.modules
+                     for name, module in model.named_modules() if module is top)
+    require(not (lora.pissa_init and takes_head and is_tied(model)),
+            "lora_target: pissa_init would take the head apart, and with it the embedding, which has the same weight",
+            mend="leave the head out, or remove pissa_init")
     require(bool(targets.modules or targets.parameters), "lora_target matches nothing in this model",
             mend="use finetuning_type: full")
     everything = [name for name, _ in model.named_modules()]
@@ -63,7 +74,7 @@ def peft_config(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
         r=lora.lora_rank, lora_alpha=int(alpha) if float(alpha).is_integer() else alpha, lora_dropout=lora.lora_dropout,
         target_modules=targets.modules, target_parameters=targets.parameters or None, bias=lora.lora_bias,
         modules_to_save=shortest(extra, everything, separator="") or None, use_rslora=lora.use_rslora, use_dora=lora.use_dora,
-        init_lora_weights=init_word(lora), fan_in_fan_out=transposed, task_type="CAUSAL_LM")
+        fan_in_fan_out=transposed, task_type="CAUSAL_LM")
 
 
 def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) -> PeftModel:
@@ -103,12 +114,29 @@ def merge_adapters(model: PreTrainedModel, directories: Sequence[Path]) -> PreTr
 
 def unload_merged(adapted: PeftModel) -> PreTrainedModel:
     """The base model with the adapter added to its weights. Raises `NumericError` on a weight that is not finite."""
+    _untie_adapted(adapted)
     try:
         with _quiet():
             return cast("PreTrainedModel", adapted.merge_and_unload(safe_merge=True))
     except ValueError as error:
         raise NumericError(f"the adapter cannot be merged: {' '.join(str(error).split())}",
                            mend="its weights are damaged: use an earlier checkpoint") from error
+
+
+def _untie_adapted(adapted: PeftModel) -> None:
+    """Give the output head a weight of its own where it shares the embedding's and an adapter changes one of them: merged into the
+    shared weight it would change both."""
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
+
+    base = cast("PreTrainedModel", adapted.base_model.model)
+    below, top = embeddings(base), head(base)
+    if top is None or not any(isinstance(one, LoraLayer) for one in (below, top)):
+        return
+    bottom, last = (cast(Any, one.get_base_layer() if isinstance(one, LoraLayer) else one) for one in (below, top))
+    if last.weight is bottom.weight:
+        last.weight = nn.Parameter(bottom.weight.detach().clone(), requires_grad=bottom.weight.requires_grad)
+        base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
 
 
 def save_adapter(adapted: PeftModel, directory: Path) -> None:
@@ -130,6 +158,7 @@ def save_adapter(adapted: PeftModel, directory: Path) -> None:
     config.save_pretrained(str(directory))
     lineage = lineage_of(adapted)
     write_merged(directory, lineage.merged)
+    write_positions(directory, lineage.positions)
     if lineage.initial:
         save_initial(lineage.initial, directory)
 
@@ -196,6 +225,16 @@ def _check_combination(model: PreTrainedModel, lora: LoraConfig) -> None:
     widest = max(sizes, default=0)
     require(lora.lora_rank <= widest, f"lora_rank is {lora.lora_rank}, more than the widest linear layer of the model ({widest})",
             mend="use a rank well below it, for instance 8 to 64")
+
+
+def _demand_directions(adapted: PeftModel) -> None:
+    """Raise `InputError` if DoRA is to learn the direction of weights that have none: it would divide zero by zero."""
+    for name, parameter in adapted.named_parameters():
+        if ".lora_magnitude_vector." in name:
+            zeros = int((parameter == 0).sum())
+            module = name.removeprefix("base_model.model.").partition(".lora_magnitude_vector.")[0]
+            require(zeros == 0, f"use_dora: {zeros} of the {parameter.numel()} outputs of {module} have weights of zero, which have no "
+                    "direction to learn", mend="leave this module out of lora_target, or remove use_dora")
 
 
 def _is_transposed(model: PreTrainedModel) -> bool:

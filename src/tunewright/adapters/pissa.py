@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tunewright.adapters.directory import CONFIG_FILE, CONVERTED_FOLDER, INITIAL_FOLDER, WEIGHTS_FILE
 from tunewright.adapters.lineage import lineage_of
@@ -33,6 +33,24 @@ def init_word(lora: LoraConfig) -> str | bool:
     if not lora.pissa_init:
         return True
     return "pissa" if lora.pissa_iter == -1 else f"pissa_niter_{lora.pissa_iter}"
+
+
+def decompose(model: PeftModel, lora: LoraConfig) -> dict[str, Tensor]:
+    """Give every factor its part of the weight it adapts, by peft's own decomposition; returns the factors, copied to the CPU.
+
+    `model` is freshly adapted. While it attaches an adapter itself, peft takes a product of exact factors out of the weight and then
+    rounds the factors to the weight's format: over bfloat16 the sum is then no longer the weight, nor W_res known from the factors.
+    """
+    import torch
+
+    word = init_word(lora)
+    with torch.no_grad():
+        for _, layer in lora_layers(model):
+            layer.pissa_init(ADAPTER, word)
+            for factor in (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight):
+                factor.data = factor.data.contiguous()
+    cast("PeftLoraConfig", model.peft_config[ADAPTER]).init_lora_weights = cast(Any, word)
+    return initial_factors(model)
 
 
 def initial_factors(model: PeftModel) -> dict[str, Tensor]:
@@ -73,6 +91,9 @@ def converted(model: PeftModel) -> tuple[dict[str, Tensor], PeftLoraConfig]:
             tensor = torch.cat([tensor.cpu(), initial[f"{module}.lora_A"].to(tensor.dtype)], dim=0)
         elif factor == "B.weight":
             tensor = torch.cat([tensor.cpu(), -initial[f"{module}.lora_B"].to(tensor.dtype)], dim=1)
+        elif factor in ("embedding_A", "embedding_B"):
+            # An embedding has an ordinary adapter, which must be as wide as the others: zeros add nothing.
+            tensor = torch.cat([tensor, torch.zeros_like(tensor)], dim=0 if factor.endswith("A") else 1)
         result[name] = tensor.cpu().contiguous()
     config = deepcopy(cast("PeftLoraConfig", model.peft_config[ADAPTER]))
     config.init_lora_weights = True

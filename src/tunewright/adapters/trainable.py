@@ -13,6 +13,7 @@ from tunewright.adapters.expanded import within_expanded_blocks
 from tunewright.adapters.freeze import freeze
 from tunewright.adapters.lineage import Lineage, lineage_of, remember
 from tunewright.adapters.lora import load_adapter, merge_adapters, new_adapter, save_adapter
+from tunewright.adapters.positions import POSITIONS_FILE, applied, with_positions
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.errors import require
@@ -51,6 +52,16 @@ def resume_source(run: RunConfig, checkpoint: Path | None) -> ModelConfig:
         return run.model
     # A checkpoint has its weights, its dtype and its stretched positions already.
     return replace(run.model, model_name_or_path=str(checkpoint), gguf_file=None, train_from_scratch=False, rope_scaling=None)
+
+
+def demand_mergeable(base: PreTrainedModel, run: RunConfig) -> None:
+    """Raise `InputError` before training if the merge at its end would find no weights in floating point.
+
+    A base that this run quantises itself has its floats in the files still.
+    """
+    require(not (run.export.merge_lora_and_save and is_quantised(base) and run.quantization.quantization_bit is None),
+            "merge_lora_and_save: the base is quantised in its files, and an adapter can be merged into floats only",
+            mend="use the unquantised model with quantization_bit, or remove merge_lora_and_save")
 
 
 def enable_gradient_checkpointing(model: nn.Module, reentrant: bool) -> None:
@@ -134,7 +145,11 @@ def _lora(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> Pe
         lora = within_expanded_blocks(model, run.lora, run.freeze.freeze_trainable_layers) if run.freeze.use_llama_pro else run.lora
         adapted = new_adapter(model, lora, run.run.seed)
     merged = tuple(str(path.resolve()) for path in below)
-    remember(adapted, Lineage(merged=merged, initial=lineage_of(adapted).initial))
+    positions = applied(model.config, *with_positions(run.model, run.data.cutoff_len))
+    if positions is not None and checkpoint is None:
+        log.warning("positions are stretched by %s: %s tells tunewright so, plain peft must be told to stretch them", positions.method,
+                    POSITIONS_FILE)
+    remember(adapted, Lineage(merged=merged, initial=lineage_of(adapted).initial, positions=positions))
     return adapted
 
 

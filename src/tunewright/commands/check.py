@@ -68,6 +68,9 @@ def summary(reading: Reading, purpose: Purpose) -> str:
     run = reading.config
     if purpose == "export":
         return f"ready to export {run.model.model_name_or_path} to {run.export.export_dir} ({reading.dialect} vocabulary)\n"
+    if not run.run.do_train:
+        work = [verb for verb, is_on in (("evaluate", run.run.do_eval), ("predict with", run.run.do_predict)) if is_on]
+        return f"ready to {' and '.join(work)} {run.model.model_name_or_path}, into {run.run.output_dir} ({reading.dialect} vocabulary)\n"
     batch = run.batching.per_device_train_batch_size * run.batching.gradient_accumulation_steps
     length = f"{run.batching.max_steps} steps" if run.batching.max_steps > 0 else f"{show(run.batching.num_train_epochs)} epochs"
     return (f"ready: {run.run.stage}, {run.tuning.finetuning_type} tuning of {run.model.model_name_or_path} on "

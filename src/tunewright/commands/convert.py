@@ -85,7 +85,7 @@ def _wanted(argv: Sequence[str]) -> _Wanted:
         raise UsageError(f"--to {target}: files of {FOREIGN[target].title} are read, not written",
                          mend=f"choose one of {', '.join(READABLE)}, megatron")
     if target != "megatron":
-        target = get_dialect(target, where="--to").name
+        target = _target(target)
     if source is not None and source not in FOREIGN:
         source = get_dialect(source, where="--from").name
     if cards is not None and not cards.isdigit():
@@ -94,6 +94,15 @@ def _wanted(argv: Sequence[str]) -> _Wanted:
         refuse("exists already, and convert overwrites nothing", where=output, mend="name another file")
     words = tuple(word for word in rest if word != "--strict")
     return _Wanted(source, target, Path(output) if output else None, is_strict, int(cards or 1), words)
+
+
+def _target(word: str) -> str:
+    from tunewright.config.spelling import nearest
+    from tunewright.dialects.known import READABLE, get_dialect
+
+    if nearest(word, (*READABLE, "megatron"), 1) == ["megatron"]:
+        raise UsageError(f"--to: '{word}' is not a vocabulary", mend="did you mean megatron?")
+    return get_dialect(word, where="--to").name
 
 
 def _read(wanted: _Wanted) -> tuple[Reading, list[Written], tuple[Line, ...]]:

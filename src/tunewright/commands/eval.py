@@ -40,12 +40,15 @@ def over_ranks(argv: Sequence[str], verb: str, work: Callable[[RunConfig, Ranks]
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, in_ranked_world, launch_ranks, process_group, wanted_processes
 
-    config = read_ready(directories_as_models(argv), "predict" if verb == "predict" else "eval").config
+    reading = read_ready(directories_as_models(argv), "predict" if verb == "predict" else "eval")
+    config = reading.config
     processes = wanted_processes(config.run.num_processes, use_cpu=config.run.use_cpu)
     if processes > 1 and not in_ranked_world():
         return launch_ranks([sys.executable, "-m", "tunewright", verb, *argv], processes)
     ranks = Ranks.from_environment()
-    configure_logging(ranks, levels_of(config.logging))
+    log = configure_logging(ranks, levels_of(config.logging))
+    for note in reading.notes:
+        log.info("note: %s", note)
     quiet_transformers()
     prepare_device(config.precision, use_cpu=config.run.use_cpu)
     with process_group(ranks, timeout_s=config.parallel.ddp_timeout, backend=config.parallel.ddp_backend):

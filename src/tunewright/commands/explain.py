@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunewright.config.coerce import range_of
 from tunewright.config.literals import show
-from tunewright.config.param import DIALECTS
+from tunewright.config.param import DIALECTS, Alias
 from tunewright.config.refused.table import refusers
 from tunewright.config.spelling import did_you_mean, nearest
 from tunewright.config.table import Row, group_types, owners, table, values
@@ -78,7 +78,7 @@ def one(name: str, row: Row) -> str:
              ("on resume", None if param.recorded else "may differ from the interrupted run")]
     lines = [title, f"  {param.meaning}", *(f"  {label:<10}{value}" for label, value in facts if value is not None),
              "  names and defaults"]
-    lines += [f"    {dialect:<16}{known:<34}{default}" for dialect, known, default in vocabulary(row)]
+    lines += [f"    {dialect:<16}{known:<33} {default}" for dialect, known, default in vocabulary(row)]
     return "\n".join(lines) + "\n"
 
 
@@ -88,9 +88,14 @@ def vocabulary(row: Row) -> list[tuple[str, str, str]]:
     for dialect in DIALECTS:
         aliases = row.param.names.get(dialect)
         if aliases:
-            names = ", ".join(alias.name + (" (old)" if alias.deprecated else "") for alias in aliases)
+            names = ", ".join(alias.name + _remark(alias) for alias in aliases)
             found.append((dialect, names, show(row.default_in(dialect))))
     return found
+
+
+def _remark(alias: Alias) -> str:
+    """What sets one name of a parameter apart from its others."""
+    return " (old)" if alias.deprecated else " (the opposite)" if alias.convert == "negate" else ""
 
 
 def of_run(argv: Sequence[str]) -> str:

@@ -90,8 +90,9 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
         for note in notes:
             say(f"note: {note}")
         if not run.run.do_train:
+            stop.end_at_once("before it was done")
             return _afterwards(run, _opened(run, ranks), ranks)
-        stop.deferring = False
+        stop.end_at_once("before training began; nothing was lost")
         rows = _read_rows(run, say)
         with locked(output_dir) if ranks.is_main else nullcontext(), uploading(run, ranks) as uploads:
             try:
@@ -118,12 +119,14 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Me
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     metrics = execute(prepare(parts, stop))
+    if run.run.do_eval or run.run.do_predict or run.export.merge_lora_and_save or run.hub.push_to_hub:
+        stop.end_at_once(f"after training; the trained model is in {start.store.root}")
     metrics |= _afterwards(run, Trained(parts.model, parts.tokenizer, parts.renderer, parts.prepared), ranks)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             write_card(start.store.root, card_facts(run, metrics))
         if uploads is not None:
-            uploads.finish(start.store.root, lambda: stop.requested)
+            uploads.finish(start.store.root)
         if run.export.merge_lora_and_save and run.tuning.finetuning_type == "lora":
             _merge(run, start.store.root, say)
     say(f"done: {start.store.root}")
@@ -154,7 +157,14 @@ def _read_rows(run: RunConfig, say: Say) -> Rows:
 
 def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     """The model and what of it trains, beside its rows."""
-    from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable, resume_source, save_trained
+    from tunewright.adapters.positions import with_positions
+    from tunewright.adapters.trainable import (
+        demand_mergeable,
+        enable_gradient_checkpointing,
+        make_trainable,
+        resume_source,
+        save_trained,
+    )
     from tunewright.engine.training import Parts
     from tunewright.kernels.plan import apply
     from tunewright.models.load import check_vocabulary, load_model
@@ -164,13 +174,14 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
 
     tokenizer, renderer = rows.tokenizer, rows.renderer
     checkpoint = start.checkpoint.path if start.checkpoint else None
-    source = resume_source(run, checkpoint)
+    source, length_tokens = with_positions(resume_source(run, checkpoint), run.data.cutoff_len)
     if source.train_from_scratch:
-        base = initialise_model(source, run.precision, run.run.seed)
+        base = initialise_model(source, run.precision, run.run.seed, length_tokens)
     else:
-        base = load_model(source, run.precision, length_tokens=run.data.cutoff_len,
+        base = load_model(source, run.precision, length_tokens=length_tokens,
                           quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
     check_vocabulary(tokenizer, base)
+    demand_mergeable(base, run)
     kernels = apply(run, base)
     model = make_trainable(base, run, checkpoint=checkpoint)
     if run.precision.gradient_checkpointing:

@@ -13,6 +13,7 @@ class CheckpointConfig:
 
     save_strategy: str = param(
         "steps", "When a checkpoint is saved.", choices=("no", "steps", "epoch"), llamafactory="save_strategy", recorded=False,
+        refused_values={"best": "save_strategy no with load_best_model_at_end saves at every better evaluation, and only then"},
         sft_json="save_strategy", qlora_script=Alias("save_strategy", default="epoch"))
     save_steps: float = param(
         500, "Steps between two checkpoints, or a fraction of the run below 1.", unit="steps", above=0,
@@ -49,7 +50,7 @@ class CheckpointConfig:
         cli_reference=Alias("greater_is_better", default=False))
     early_stopping_patience: int | None = param(
         None, "Evaluations without improvement after which the run stops; absent means never.", minimum=1,
-        cli_reference=Alias("early_stopping_patience", default=3))
+        llamafactory=Alias("early_stopping_steps", today=True), cli_reference=Alias("early_stopping_patience", default=3))
     early_stopping_threshold: float = param(
         0.0, "Smallest change of the metric that counts as an improvement.", minimum=0,
         cli_reference="early_stopping_threshold")
@@ -115,7 +116,7 @@ class LoggingConfig:
     report_to: tuple[str, ...] = param(
         (), "Trackers beside the JSONL log that every run writes.", choices=("tensorboard", "console", "none"),
         llamafactory=Alias("report_to", convert="trackers"), recorded=False,
-        refused_values={"wandb": NOT_BUILT, "mlflow": NOT_BUILT, "comet": NOT_BUILT},
+        refused_values=dict.fromkeys(("wandb", "mlflow", "comet", "comet_ml", "swanlab", "trackio"), NOT_BUILT),
         cli_reference=Alias("report_to", convert="trackers"),
         sft_json=Alias("report_to", default=("tensorboard",), convert="trackers"))
     run_name: str | None = param(None, "Name of the run for trackers.", llamafactory="run_name", recorded=False,

@@ -48,8 +48,11 @@ def coerce(row: Row, raw: Any) -> Any:
 def _is_null(row: Row, raw: Any) -> bool:
     if raw is None:
         return True
-    is_word = isinstance(raw, str) and raw.strip().lower() in _NULLS
-    return is_word and row.nullable and (row.base != "str" or raw.strip() in ("null", "~", "None"))
+    if not isinstance(raw, str) or raw.strip().lower() not in _NULLS or not row.nullable:
+        return False
+    choices = row.param.choices
+    is_free_text = row.base == "str" and (choices is None or raw.strip().lower() in choices)
+    return not is_free_text or raw.strip() in ("null", "~", "None")
 
 
 def _quoted(raw: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ DERIVATIONS = (
 def derived(run: RunConfig) -> tuple[RunConfig, dict[str, str]]:
     """The run with open values filled in, and for each filled field the reason. Doing it twice changes nothing."""
     reasons: dict[str, str] = {}
-    run, reasons = _prefix_metric(run, reasons)
+    run, reasons = _without_unpinned_code(*_prefix_metric(run, reasons))
     for derivation in DERIVATIONS:
         if values(run)[derivation.field] is None:
             value = derivation.value(run)
@@ -79,3 +80,22 @@ def _prefix_metric(run: RunConfig, reasons: dict[str, str]) -> tuple[RunConfig, 
         return run, reasons
     return replace(run, {"metric_for_best_model": f"eval_{metric}"}), {
         **reasons, "metric_for_best_model": "metrics of an evaluation begin with eval_"}
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def code_may_change(run: RunConfig) -> bool:
+    """Whether the code that `trust_remote_code` trusts is that of a hub model at no commit in particular."""
+    model = run.model
+    name = model.model_name_or_path or "demo"
+    is_hub = name != "demo" and not Path(name).expanduser().exists()
+    return model.trust_remote_code and is_hub and _COMMIT.fullmatch(model.model_revision) is None
+
+
+def _without_unpinned_code(run: RunConfig, reasons: dict[str, str]) -> tuple[RunConfig, dict[str, str]]:
+    """Peers' sample files trust remote code by habit, for models that need none."""
+    if not code_may_change(run):
+        return run, reasons
+    return replace(run, {"trust_remote_code": False}), {
+        **reasons, "trust_remote_code": "only code at a commit is run, and model_revision names none"}

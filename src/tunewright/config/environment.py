@@ -19,6 +19,14 @@ class Variable:
     secret: bool = False
 
 
+_LEVELS: Final[Mapping[str, str]] = {"warn": "warning", "fatal": "critical"}
+
+
+def spelled_here(variable: Variable, text: str) -> str:
+    """The value of a variable as our parameter takes it: LLaMA-Factory has levels in capital letters, and two more words for them."""
+    return _LEVELS.get(text.lower(), text.lower()) if variable.sets == "log_level" else text
+
+
 def _not_built(name: str, meaning: str) -> Variable:
     return Variable(name, meaning, instead="not built yet")
 

@@ -14,7 +14,8 @@ class InferenceConfig:
     infer_backend: str = param(
         "huggingface", "Engine that generates answers.", choices=("huggingface",), recorded=False,
         refused_values={
-            "vllm": NOT_BUILT, "llama-cpp": NOT_BUILT,
+            "vllm": NOT_BUILT, "llama-cpp": NOT_BUILT, "sglang": "SGLang is not supported; serve the exported model with it",
+            "ktransformers": "KTransformers is not supported",
             "ctransformers": "it is no longer maintained and cannot read the GGUF files of today",
             "mlc": "it runs models that its own compiler has made, not model directories"},
         llamafactory="infer_backend", cli_reference=Alias("infer_backend", convert="backend_name"))
@@ -60,7 +61,7 @@ class GenerationConfig:
         llamafactory="length_penalty", recorded=False)
     use_cache: bool = param(
         True, "Keep keys and values of the tokens so far; without, each new token computes all of them again.",
-        llamafactory=("use_cache", Alias("no_use_cache", convert="negate")),
+        llamafactory=("use_cache", Alias("no_use_cache", convert="negate"), Alias("use_kv_cache", today=True)),
         cli_reference=("use_cache", Alias("no_use_cache", convert="negate")), recorded=False)
     generation_config: str | None = param(
         None, "JSON file with generation settings in transformers' names; what it names is taken from there.",

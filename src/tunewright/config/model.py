@@ -40,7 +40,8 @@ class ModelConfig:
         None, "How rotary positions are stretched where cutoff_len is beyond the context of the model, by the smallest whole factor.",
         choices=("linear", "dynamic", "yarn", "llama3"), llamafactory="rope_scaling", cli_reference="rope_scaling")
     trust_remote_code: bool = param(
-        False, "Run Python code that the model's repository brings. Leave it off unless you have read that code.",
+        False, "Run Python code that the model's repository brings, of a hub model only at the commit that model_revision names. Leave it "
+        "off unless you have read that code.",
         llamafactory=Alias("trust_remote_code", today=True),
         cli_reference="trust_remote_code", qlora_script=Alias("trust_remote_code", default=True),
         mindspeed_fsdp2="trust_remote_code")

@@ -167,7 +167,8 @@ class BatchingConfig:
         False, "Leave out the last rows of each epoch where they do not fill an optimizer step.", llamafactory="dataloader_drop_last",
         mindspeed_fsdp2="dataloader_drop_last")
     disable_shuffling: bool = param(
-        False, "Train on the rows in the order of the files, in every epoch.", mindspeed_fsdp2="disable_shuffling")
+        False, "Train on the rows in the order of the files, in every epoch.", mindspeed_fsdp2="disable_shuffling",
+        llamafactory=Alias("disable_shuffling", today=True))
     dataloader_timeout_s: int = param(
         600, "Longest wait for a batch before the run stops and names the row.", unit="seconds", minimum=1, maximum=86400,
         recorded=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import Alias, Implied, param
+from tunewright.config.param import NOT_BUILT, Alias, Implied, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class TuningConfig:
 
     finetuning_type: str = param(
         "lora", "Which weights train: all, some of the model's own, a low-rank adapter, or none (to evaluate, predict or export only).",
-        choices=("lora", "freeze", "full", "none"),
+        choices=("lora", "freeze", "full", "none"), refused_values={"oft": NOT_BUILT},
         llamafactory=Alias("finetuning_type", choices=("lora", "freeze", "full")),
         cli_reference=Alias("finetuning_type", default="none"),
         sft_json=Alias("train_mode", convert="train_mode", choices=("lora", "full")),

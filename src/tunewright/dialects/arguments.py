@@ -81,8 +81,15 @@ def _option(word: str, rest: list[str]) -> Written:
         takes = bool(rest) and rest[0].lower() in ("true", "false")
         return _written(key, rest.pop(0) if takes else True)
     if not rest or rest[0].startswith("--"):
+        if not _is_known(name):
+            return _written(key, True)  # reported with the other unknown names, and what was meant
         raise UsageError(f"{key}: a value is missing", where=WHERE, mend=f"write {key} VALUE")
     return _written(key, rest.pop(0))
+
+
+def _is_known(name: str) -> bool:
+    positive = name.removeprefix("no_")
+    return name == "dialect" or bool({name, positive} & _known_names()) or bool(refusers(name) or refusers(positive))
 
 
 def _is_token(name: str, word: str) -> bool:

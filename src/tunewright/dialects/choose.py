@@ -85,8 +85,10 @@ def _accepts(dialect: Dialect, one: Written) -> bool:
 
 def _usual(evidence: Sequence[Written], candidates: Sequence[Dialect]) -> Choice:
     """Ours, or another whose files, or options, usually have a name that ours have no use for."""
+    names = {one.name for one in evidence}
     for dialect in candidates[1:]:
-        usual = [one for one in evidence if one.name in dialect.usual and (one.source == "file" or one.key.startswith("--"))]
+        speaking = {*dialect.usual, *(name for name, missing in dialect.usual_without.items() if missing not in names)}
+        usual = [one for one in evidence if one.name in speaking and (one.source == "file" or one.key.startswith("--"))]
         if usual:
             note = (f"{usual[0].where}: {usual[0].key}: read in the {dialect.name} vocabulary, with its defaults, because of this key; "
                     f"{_how_to_say(usual[0])}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tunewright.dialects.dialect import Adjustment, Dialect, Restructured, Written
-from tunewright.dialects.paired import checkpointing, without
+from tunewright.dialects.paired import checkpointing, number_of, without
 
 _DEFAULT_RATIO: Final = 0.03
 
@@ -62,22 +62,15 @@ def _early_stopping(values: Mapping[str, Written]) -> Restructured:
 def _warmup(values: Mapping[str, Written]) -> Restructured:
     """`warmup_ratio`, 0.03 by default, wins over `warmup_steps`: those count only where the ratio is 0."""
     steps, ratio = values.get("warmup_steps"), values.get("warmup_ratio")
-    is_count = steps is not None and str(steps.value).isdigit()
-    if steps is None or not is_count or (ratio is not None and _is_zero(ratio.value)):
+    count = number_of(steps.value) if steps is not None else None
+    if steps is None or count is None or count < 0 or count % 1 or (ratio is not None and number_of(ratio.value) == 0):
         return Restructured(values)
     rest = without(values, "warmup_steps")
-    if int(steps.value) == 0:
+    if count == 0:
         return Restructured(rest)
     winner = f"the default warmup_ratio of {_DEFAULT_RATIO}" if ratio is None else f"{ratio.key} {ratio.value} at {ratio.where}"
     note = f"{steps.where}: {steps.key}: {winner} wins over steps in cli_reference; write warmup_ratio 0 for the steps to count"
     return Restructured(rest, (note,))
-
-
-def _is_zero(value: Any) -> bool:
-    try:
-        return float(value) == 0
-    except (TypeError, ValueError):
-        return False
 
 
 def _attention(values: Mapping[str, Written]) -> Restructured:

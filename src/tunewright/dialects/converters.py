@@ -91,8 +91,20 @@ def _resume(absent: str) -> Callable[[Any], Any]:
     return ours
 
 
+def _listed(raw: Any) -> Any:
+    """The items of a text: of a list, written as a literal, or separated by commas; any other value as it is."""
+    if not isinstance(raw, str):
+        return raw
+    if raw.lstrip()[:1] != "[":
+        return split_commas(raw)
+    try:
+        return read_literal(raw)
+    except ValueError as error:
+        raise BadValueError(str(error), "write names with commas") from error
+
+
 def _trackers(raw: Any) -> Any:
-    names = () if _is_null(raw) else split_commas(raw) if isinstance(raw, str) else raw
+    names = () if _is_null(raw) else _listed(raw)
     if isinstance(names, list | tuple) and list(names) in (["none"], ["all"]):
         return () if list(names) == ["none"] else TRACKERS
     return names
@@ -178,13 +190,8 @@ def _bf16_weights(raw: Any) -> Any:
 
 def _rank_numbers(raw: Any) -> Any:
     """Every rank is -1 or nothing in the documents, and nothing here."""
-    if isinstance(raw, str) and raw.lstrip()[:1] == "[":
-        try:
-            raw = read_literal(raw)
-        except ValueError as error:
-            raise BadValueError(str(error), "write ranks with commas, or -1 for every one") from error
-    given = () if _is_null(raw) else split_commas(raw) if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else (raw,)
-    ranks = tuple(str(one) for one in given)
+    given = () if _is_null(raw) else _listed(raw)
+    ranks = tuple(str(one) for one in (given if isinstance(given, list | tuple) else (given,)))
     return () if ranks == ("-1",) else ranks
 
 

@@ -71,7 +71,7 @@ class Dialect:
     `restructure`: values whose structure, not only name or form, differs from ours, brought into ours. `adjust`: from the
     written values by field, the defaults that depend on them. `sections`: name -> the sections of a file that it may stand in, in a
     vocabulary whose files have sections. `usual`: names that only files in this vocabulary usually have, although ours has them
-    too. `convert`: names whose values take more forms than the declaration says.
+    too; `usual_without`: the same where another name is missing. `convert`: names whose values take more forms than the declaration says.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Dialect:
     adjust: Callable[[Mapping[str, Any]], Mapping[str, Adjustment]] = no_change
     sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     usual: tuple[str, ...] = ()
+    usual_without: Mapping[str, str] = field(default_factory=dict)
     convert: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> Mapping[str, tuple[Row, Alias]]:

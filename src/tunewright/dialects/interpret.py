@@ -60,7 +60,7 @@ def _interpret_one(one: Written, dialect: Dialect, found: Interpretation) -> Non
             _check_documented(one, alias, value)
             _settle(one, row, value, found)
     except BadValueError as error:
-        refusal = _misspelt_word(one.value, row, alias) or Refusal(error.what, error.mend)
+        refusal = _misspelt_word(one.value, row, alias) or _undocumented_word(one.value, alias) or Refusal(error.what, error.mend)
         found.problems.append(_problem(one, refusal.what, refusal.mend, row))
         found.bad.add(row.field)
         return
@@ -72,9 +72,22 @@ def _check_documented(one: Written, alias: Alias, value: Any) -> None:
     """Raise BadValueError for a value that we have and the vocabulary has not."""
     if alias.choices is None or value is None or value in alias.choices:
         return
-    theirs = CONVERTERS[alias.convert].theirs if alias.convert else lambda ours: ours
-    allowed = ", ".join(show(theirs(choice)) for choice in alias.choices)
+    allowed = ", ".join(show(choice) for choice in _their_choices(alias))
     raise BadValueError(f"'{one.value}' is not a value of this vocabulary", f"choose one of {allowed}, or write our own vocabulary")
+
+
+def _their_choices(alias: Alias) -> list[Any]:
+    """The values of a name, in the form of its vocabulary."""
+    theirs = CONVERTERS[alias.convert].theirs if alias.convert else lambda ours: ours
+    return [theirs(choice) for choice in alias.choices or ()]
+
+
+def _undocumented_word(value: Any, alias: Alias) -> Refusal | None:
+    """The refusal of a text that neither we nor the vocabulary have, where that has fewer words than we have; None elsewhere."""
+    allowed = [str(choice) for choice in _their_choices(alias)]
+    if not allowed or not isinstance(value, str):
+        return None
+    return Refusal(f"'{value}' is not one of {', '.join(allowed)}", did_you_mean(nearest(value, allowed), "'"))
 
 
 def _misspelt_word(value: Any, row: Row, alias: Alias) -> Refusal | None:
@@ -114,7 +127,7 @@ def _without_parameter(one: Written, dialect: Dialect, found: Interpretation) ->
 def _settle(one: Written, row: Row, value: Any, found: Interpretation) -> None:
     """Take the value, unless another name of the parameter, written in the same place, says otherwise."""
     before = found.sources.get(row.field)
-    if before is not None and before.name != one.name:
+    if before is not None and (before.name != one.name or (one.source == "file" and before.key != one.key)):
         if _in_one_place(before, one) and found.values[row.field] != value:
             found.problems.append(_problem(
                 one, f"contradicts {before.key}: {show(before.value)} at {before.where}; both are names of {row.field}",

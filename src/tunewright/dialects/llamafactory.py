@@ -10,7 +10,7 @@ from typing import Final
 from tunewright.config.literals import show
 from tunewright.config.table import table
 from tunewright.dialects.dialect import Dialect, Restructured, Written
-from tunewright.dialects.paired import checkpointing, neat_packing
+from tunewright.dialects.paired import checkpointing, neat_packing, number_of
 
 
 def restructure(values: Mapping[str, Written]) -> Restructured:
@@ -24,7 +24,8 @@ def restructure(values: Mapping[str, Written]) -> Restructured:
 def _timeout(values: Mapping[str, Written]) -> Restructured:
     """LLaMA-Factory's examples wait 180000000 seconds, 5.7 years, for a lost rank; a bounded wait is enough."""
     given, longest = values.get("ddp_timeout"), table()["ddp_timeout"].param.maximum
-    if given is None or longest is None or not str(given.value).isdigit() or int(given.value) <= longest:
+    seconds = number_of(given.value) if given is not None else None
+    if given is None or longest is None or seconds is None or seconds <= longest:
         return Restructured(values)
     note = f"{given.where}: {given.key}: {given.value} seconds is more than a lost rank is waited for; {show(longest)} is used"
     return Restructured({**values, "ddp_timeout": replace(given, value=int(longest))}, (note,))
@@ -43,5 +44,6 @@ def _repository(values: Mapping[str, Written]) -> Mapping[str, Written]:
     return {**rest, "hub_model_id": replace(owner, name="hub_model_id", value=f"{owner.value}/{name}")}
 
 
-LLAMAFACTORY: Final = Dialect("llamafactory", restructure, usual=("do_train",))
-"""LLaMA-Factory's names and defaults. Our own files have no use for do_train, but every training file of LLaMA-Factory has it."""
+LLAMAFACTORY: Final = Dialect("llamafactory", restructure, usual=("do_train",), usual_without={"do_predict": "dataset"})
+"""LLaMA-Factory's names and defaults. Our own files have no use for do_train, but every training file of LLaMA-Factory has it; those
+that only predict have do_predict, which here goes with training, and no data to train on."""

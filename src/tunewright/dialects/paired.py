@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from tunewright.dialects.dialect import Restructured, Written
 
@@ -11,6 +13,15 @@ from tunewright.dialects.dialect import Restructured, Written
 def is_truth(written: Written | None, truth: bool) -> bool:
     """Whether this truth is written, as a truth or as its text."""
     return written is not None and str(written.value).strip().lower() == str(truth).lower()
+
+
+def number_of(value: Any) -> float | None:
+    """The number that is written, in any form of one; None for what is none, which is reported elsewhere."""
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def without(values: Mapping[str, Written], name: str) -> dict[str, Written]:

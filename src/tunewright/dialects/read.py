@@ -11,7 +11,7 @@ from typing import Any
 from tunewright.config import checks
 from tunewright.config.checks import Context
 from tunewright.config.derive import derived
-from tunewright.config.environment import VARIABLES, steering_in_vain
+from tunewright.config.environment import VARIABLES, spelled_here, steering_in_vain
 from tunewright.config.origin import Origin
 from tunewright.config.rules.rule import Purpose
 from tunewright.config.run import RunConfig
@@ -127,7 +127,7 @@ def written_in(document: Document) -> list[Written]:
 
 def in_environment(environment: Mapping[str, str]) -> list[Written]:
     """The settings that environment variables give, in our names."""
-    return [Written(one.name, one.sets, environment[one.name], "environment", "environment") for one in VARIABLES
+    return [Written(one.name, one.sets, spelled_here(one, environment[one.name]), "environment", "environment") for one in VARIABLES
             if one.sets and one.sets in table() and environment.get(one.name)]
 
 

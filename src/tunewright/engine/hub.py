@@ -172,16 +172,15 @@ class Uploads:
         """Steps whose checkpoints are being read, which must not be deleted meanwhile."""
         return {job.step for job in self._pending() if job.step is not None}
 
-    def finish(self, output_dir: Path, is_stopping: Callable[[], bool]) -> None:
-        """Upload the result and wait for everything, but no longer than until a signal asks the process to stop."""
+    def finish(self, output_dir: Path) -> None:
+        """Upload the result and wait for everything; what a signal meanwhile raises ends the wait."""
         if self._left_out is not None and self._strategy != "every_save" and self._left_out[1].is_dir():
             step, directory = self._left_out
             self._start(_Job(self._files_of_save(step, directory), directory.name, directory, step))
         result = files_of(output_dir, (*MODEL_FILES, *RESULT_FILES))
         self._start(_Job(result, "the result", output_dir, None))
         while pending := self._pending():
-            if not pending[0].done.wait(0.1) and is_stopping():
-                return
+            pending[0].done.wait(0.1)
 
     def abandon(self) -> None:
         """Tell what is not uploaded when the process ends early."""

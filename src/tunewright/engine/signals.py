@@ -19,28 +19,41 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class StopRequest:
     """Whether this process was asked to stop. `name` is the first signal that asked.
 
-    While `deferring`, a signal is only noted, for the loop to act on; before that, there is nothing to save and it ends the
-    process at once.
+    While the loop runs, a signal is only noted, for the loop to act on. Before and after it there is nothing to save, and a signal
+    ends the process at once; `phase` then says when that is, in words.
     """
 
     name: str | None = None
     interrupts: int = 0
-    deferring: bool = True
+    phase: str | None = None
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
         return self.name is not None
 
+    def end_at_once(self, phase: str) -> None:
+        """From here on a signal ends the process. Raises Interrupted if one was noted and not acted on."""
+        self.phase = phase
+        if self.requested:
+            raise self._stopped()
+
+    def defer(self) -> None:
+        """From here on a signal waits for the loop."""
+        self.phase = None
+
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
         """Note a signal. Raises Interrupted at the second SIGINT: the user does not want to wait for the checkpoint."""
         self.name = self.name or signal.Signals(number).name
-        if not self.deferring:
-            raise Interrupted(f"stopped by {self.name} before training began; nothing was lost", mend="run the same command again")
+        if self.phase is not None:
+            raise self._stopped()
         self.interrupts += number == signal.SIGINT
         if number == signal.SIGINT and self.interrupts > 1:
             raise Interrupted("interrupted twice; the run stopped without saving",
                               mend="start again to continue from the last checkpoint")
+
+    def _stopped(self) -> Interrupted:
+        return Interrupted(f"stopped by {self.name} {self.phase}", mend="run the same command again")
 
 
 @contextmanager

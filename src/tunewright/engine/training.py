@@ -38,6 +38,7 @@ from tunewright.engine.step import Machinery
 from tunewright.engine.trackers import open_trackers
 from tunewright.errors import InputError, StorageError
 from tunewright.inference.opening import Opened
+from tunewright.models.families import vocabulary_rows
 from tunewright.runtime import LOGGER_NAME, lost_rank_named, seed_everything
 from tunewright.stages.stage import Role
 
@@ -216,7 +217,7 @@ def execute(job: Job) -> Metrics:
     """Train to the end and write what the run leaves; returns the figures of train_results.json. Raises as `loop.train`."""
     session, parts = job.session, job.parts
     ranks = session.machinery.ranks
-    session.stop.deferring = True
+    session.stop.defer()
     try:
         with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
             session.begin(job.state)
@@ -300,12 +301,6 @@ def data_digest(examples: ExampleSet) -> str:
             digest.update(np.ascontiguousarray(array).data)
     digest.update(examples.members.tobytes() + examples.bounds.tobytes())
     return f"{len(examples)} examples, {digest.hexdigest()[:16]}"
-
-
-def vocabulary_rows(model: nn.Module) -> int:
-    """Rows of the model's input embedding."""
-    embedding: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-    return embedding.num_embeddings
 
 
 def unwrapped(optimizer: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tunewright.adapters.directory import adapter_directories, split_adapter
 from tunewright.adapters.lora import unload_merged
+from tunewright.adapters.positions import with_positions
 from tunewright.adapters.trainable import open_up, save_model, save_tokenizer
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
@@ -27,6 +28,7 @@ from tunewright.export.onnx import ONNX_FILE, onnx_logits, require_same, write_o
 from tunewright.export.probe import Difference, compare, probe_ids, probe_logits
 from tunewright.inference.opening import open_tokenizer, with_adapters
 from tunewright.models.directory import find_model, read_tensor_header
+from tunewright.models.families import vocabulary_rows
 from tunewright.models.load import check_vocabulary, load_model
 
 if TYPE_CHECKING:
@@ -67,12 +69,13 @@ def export(run: RunConfig) -> Exported:
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
     renderer = chat_renderer(run, tokenizer)
-    model = load_model(source, run.precision, dtype=torch.float32, length_tokens=run.data.cutoff_len)
+    source, length_tokens = with_positions(source, run.data.cutoff_len)
+    model = load_model(source, run.precision, dtype=torch.float32, length_tokens=length_tokens)
     model.to(merge_device(run.export.export_device))
     check_vocabulary(tokenizer, model)
     dtype = export_dtype(asked_dtype(run), find_model(source), source)
     live = with_adapters(model, adapters).eval()
-    prompts = probe_ids(tokenizer, live.get_input_embeddings().num_embeddings)
+    prompts = probe_ids(tokenizer, vocabulary_rows(live))
     expected = probe_logits(live, prompts)
     merged = unload_merged(cast(Any, live)) if adapters else live
     set_stop_ids(merged, tokenizer, renderer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from tunewright.adapters.directory import adapter_directories, split_adapter
 from tunewright.adapters.lora import load_adapter, merge_adapters
+from tunewright.adapters.positions import with_positions
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer
@@ -57,7 +58,8 @@ def _open_weights(
     dtype = dtype_of(run)
     merged = merges(run, len(adapters))
     # Adapters are added in float32 and rounded once: small changes would be lost in a narrower format.
-    model = load_model(source, run.precision, dtype=torch.float32 if merged else dtype, length_tokens=run.data.cutoff_len,
+    source, length_tokens = with_positions(source, run.data.cutoff_len)
+    model = load_model(source, run.precision, dtype=torch.float32 if merged else dtype, length_tokens=length_tokens,
                        quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
     check_vocabulary(tokenizer, model)
     if merged:

@@ -1,8 +1,8 @@
 """Shifted sparse attention, S2-Attn (LongLoRA, Chen et al. 2023, arXiv 2309.12307, section 3.2), for training on long rows.
 
-The row is cut into GROUPS groups of equal size G. In the first half of the heads a query sees the keys of its own group that are not
-after it; in the second half the groups begin G / 2 later, so that neighbours overlap. Cost: a GROUPS-th of full attention. Evaluation and
-generation use full attention, as in the paper.
+The row, without padding, is cut into GROUPS groups of equal size G: how it attends does not depend on the rows beside it. In the first
+half of the heads a query sees the keys of its own group that are not after it; in the second half the groups begin G / 2 later, so that
+neighbours overlap. Cost: a GROUPS-th of full attention. Evaluation and generation use full attention, as in the paper.
 
 Where we differ from the published code: its roll wraps around, so that in shifted heads the first G / 2 positions see the last ones,
 which lie in their future. Here those two halves are groups of their own.
@@ -37,15 +37,29 @@ def register() -> str:
 
 def shifted_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                       **settings: Any) -> tuple[Tensor, None]:
-    """query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D], None. Rows are padded at their ends, which no real query sees."""
+    """query [B, H, T, D], key and value [B, G, T, D] -> [B, T, H, D], None. attention_mask [B, 1, T, T], True where a query sees a key;
+    rows are padded at their ends. What is given for padding is zero."""
     if not module.training:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    mixed = attend_groups(query, key, value, scale=settings.get("scaling"), dropout=settings.get("dropout", 0.0))
+    mixed = torch.zeros_like(query)
+    for length, rows in rows_by_length(attention_mask, query):
+        cut = [one[rows, :, :length] for one in (query, key, value)]
+        mixed[rows, :, :length] = attend_groups(*cut, scale=settings.get("scaling"), dropout=settings.get("dropout", 0.0))
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def rows_by_length(attention_mask: Tensor | None, query: Tensor) -> list[tuple[int, list[int]]]:
+    """The lengths of rows without padding, each with the rows that have it. The last position, padding or not, sees all that is none."""
+    if attention_mask is None:
+        return [(query.shape[2], list(range(query.shape[0])))]
+    found: dict[int, list[int]] = {}
+    for row, length in enumerate(attention_mask[:, 0, -1].sum(dim=-1).tolist()):
+        found.setdefault(length, []).append(row)
+    return list(found.items())
 
 
 def attend_groups(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None, dropout: float = 0.0) -> Tensor:

@@ -51,6 +51,17 @@ def head(model: PreTrainedModel) -> nn.Module | None:
     return model.get_output_embeddings()
 
 
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output head has the embedding's weight for its own."""
+    top = head(model)
+    return top is not None and getattr(top, "weight", None) is getattr(embeddings(model), "weight", None)
+
+
+def vocabulary_rows(model: nn.Module) -> int:
+    """Rows of the token embedding, which may carry an adapter."""
+    return int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Every linear layer but the output head, by name: `nn.Linear` and its subclasses, and GPT-2's Conv1D."""
     from torch import nn

@@ -11,7 +11,7 @@ from tunewright.config.model import ModelConfig
 from tunewright.config.optimization import PrecisionConfig
 from tunewright.errors import InputError, missing_package, refuse, require
 from tunewright.models.directory import check_config, check_directory, check_sizes, check_weights, find_model
-from tunewright.models.families import fused_experts
+from tunewright.models.families import fused_experts, vocabulary_rows
 from tunewright.models.quantised import quantised
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def load_model(
     directory = find_model(model)
     attention = attention or attention_implementation(model)
     if model.gguf_file:
-        loaded = _load_gguf(directory, model.gguf_file, attention, dtype)
+        loaded = _load_gguf(directory, model, attention, dtype, length_tokens)
     elif model.trust_remote_code:
         loaded = _load_trusted(directory, model, attention, dtype, _placement(directory, quantizer))
     else:
-        config = _stretched(build_config(directory), model, length_tokens)
+        config = stretched(build_config(directory), model, length_tokens)
         loaded = _open(directory, config, attention, dtype, _placement(directory, quantizer))
     if getattr(loaded, "is_quantized", False):
         from tunewright.quantization.bitsandbytes import keep_one_form
@@ -103,7 +103,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
 
     Special tokens that it adds beyond its vocabulary are let pass, as in `unopened.check_tokenizer`.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    rows = vocabulary_rows(model)
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     ordinary = (entry for entry in tokenizer.get_vocab().items() if entry[1] not in special)
     token, highest = max(ordinary, key=lambda entry: entry[1], default=("", 0))
@@ -175,16 +175,18 @@ def _placement(directory: Path, quantizer: Quantizer | None) -> Mapping[str, Any
     return {"device_map": quantizer.device_map}
 
 
-def _load_gguf(directory: Path, name: str, attention: str | None, dtype: torch.dtype) -> PreTrainedModel:
+def _load_gguf(directory: Path, model: ModelConfig, attention: str | None, dtype: torch.dtype, length_tokens: int) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    name = str(model.gguf_file)
     file = directory / name
     require(file.is_file() and Path(name).name == name, f"gguf_file: no file {name} in {directory}",
             mend=f"there are: {', '.join(sorted(path.name for path in directory.glob('*.gguf'))) or 'none'}")
     config = AutoConfig.from_pretrained(directory, gguf_file=name, trust_remote_code=False, local_files_only=True)
     check_sizes(config.to_dict(), file)
     loaded = AutoModelForCausalLM.from_pretrained(
-        directory, gguf_file=name, dtype=dtype, attn_implementation=attention, trust_remote_code=False, local_files_only=True)
+        directory, config=stretched(config, model, length_tokens), gguf_file=name, dtype=dtype, attn_implementation=attention,
+        trust_remote_code=False, local_files_only=True)
     # The weights are plain floats now, but the loader leaves the marks of a quantised model, which then refuses to be saved.
     loaded.hf_quantizer = None
     loaded.is_quantized = False
@@ -193,7 +195,8 @@ def _load_gguf(directory: Path, name: str, attention: str | None, dtype: torch.d
     return loaded
 
 
-def _stretched(config: PretrainedConfig, model: ModelConfig, length_tokens: int) -> PretrainedConfig:
+def stretched(config: PretrainedConfig, model: ModelConfig, length_tokens: int) -> PretrainedConfig:
+    """`config` with positions for `length_tokens` if `rope_scaling` asks for that."""
     from tunewright.models.surgery.rope import stretch_positions
 
     return config if model.rope_scaling is None else stretch_positions(config, model.rope_scaling, length_tokens)

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 from tunewright.config.model import ModelConfig
 from tunewright.config.optimization import PrecisionConfig
 from tunewright.models.directory import find_model
-from tunewright.models.load import attention_implementation, build_config
+from tunewright.models.load import attention_implementation, build_config, stretched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def initialise_model(model: ModelConfig, precision: PrecisionConfig, seed: int) -> PreTrainedModel:
+def initialise_model(model: ModelConfig, precision: PrecisionConfig, seed: int, length_tokens: int = 0) -> PreTrainedModel:
     """The architecture that config.json describes, with the weights that its family starts training from: a function of the seed.
 
+    `length_tokens`: the longest sequence, to which rope_scaling stretches positions.
     No weights file is opened. Random numbers of the run are left as they are.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     directory = find_model(model)
-    config = build_config(directory)
+    config = stretched(build_config(directory), model, length_tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: PreTrainedModel = AutoModelForCausalLM.from_config(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunewright.config.quantization import QuantizationConfig
 from tunewright.errors import missing_package
@@ -44,12 +44,21 @@ def keep_one_form(model: nn.Module) -> None:
 
     On CPUs with bfloat16 instructions bitsandbytes repacks a layer when it first answers without gradients, and then computes it in
     bfloat16: an evaluation between two steps would change what the next step trains on, and sizes that are no multiple of 64 fail.
+    In 8 bits, DoRA of peft 0.21 replaces the weight after each forward pass on a CPU, and loses its scales.
     """
     import bitsandbytes as bnb
 
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+        elif isinstance(module, bnb.nn.Linear8bitLt):
+            module.register_forward_pre_hook(_with_scales)
+
+
+def _with_scales(module: Any, _inputs: Any) -> None:
+    """Give a weight that has come without scales those that its layer knows."""
+    if module.weight.CB is not None and module.weight.SCB is None:
+        module.weight.SCB = module.state.SCB
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -36,6 +36,7 @@ REFUSED = (
             llamafactory=inert("sortish_sampler", False)),
     refused("data_shared_file_system", "Declares that datasets lie on a file system shared by the nodes.",
             because="every process reads the files it is given, shared or not", mend="write true or false, or leave it out",
+            llamafactory=inert("data_shared_file_system", False, True, today=True),
             mindspeed_fsdp2=inert("data_shared_file_system", False, True)),
     refused("data_manager_type", "Chooses the data pipeline: lf for fine-tuning data, mg for pre-training data.",
             mindspeed_fsdp2=inert("data_manager_type", "lf")),

@@ -28,5 +28,6 @@ REFUSED = (
             llamafactory=inert("eval_use_gather_object", False, True)),
     refused("eval_on_each_dataset", "Evaluates each dataset separately instead of together.",
             because="several evaluation sets are always evaluated each by itself and all together",
+            llamafactory=inert("eval_on_each_dataset", False, True, today=True),
             mindspeed_fsdp2=inert("eval_on_each_dataset", False, True)),
 )

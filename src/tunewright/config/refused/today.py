@@ -11,6 +11,7 @@ _RAY = "Ray is not supported; processes are started by tunewright itself or by t
 _KT = "KTransformers is not supported"
 _SGLANG = "SGLang is not supported; serve the exported model with it"
 _SECRET = "a secret does not belong in a configuration"
+_TASK = "there are no built-in benchmarks; run lm-evaluation-harness on the exported model"
 _PIXELS = "it limits pixels as image_resolution and video_resolution did; images and video are not built yet"
 
 
@@ -111,5 +112,12 @@ REFUSED = (
     _today("dataloader_multiprocessing_context", "How worker processes are started.", None),
     _today("dataloader_in_order", "Keeps the order of batches.", True, because="the order of samples is a promise: runs repeat exactly"),
     _today("train_sampling_strategy", "Order of samples.", "random", mend="write group_by_length: true, or disable_shuffling: true"),
+    _today("skip_special_tokens", "Leaves special tokens out of the text of answers.", True),
+    _today("task", "Benchmark that is evaluated.", because=_TASK),
+    _today("task_dir", "Folder of the benchmarks.", "evaluation", because=_TASK),
+    _today("lang", "Language of the benchmark's prompts.", "en", because=_TASK),
+    _today("n_shot", "Solved examples in front of each question of the benchmark.", 5, because=_TASK),
+    _today("save_dir", "Directory for the results of the benchmark.", None, because=_TASK),
+    _today("download_mode", "Whether the benchmark is downloaded again.", "reuse_dataset_if_exists", because=_TASK),
     _today("ddp_static_graph", "Tells DDP that every step uses the same parameters.", None, False),
 )

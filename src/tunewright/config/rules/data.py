@@ -21,6 +21,13 @@ def val_size_without_dataset(case: Case) -> str | None:
     return "holds rows of dataset back, but there is no dataset" if data.val_size > 0 and not data.dataset else None
 
 
+def held_back_in_vain(case: Case) -> str | None:
+    run = case.run
+    looks = run.evaluation.eval_strategy != "no" or run.evaluation.eval_on_start or run.run.do_eval or run.run.do_predict
+    wanted = run.data.val_size > 0 and "val_size" in case.given and run.run.do_train and not looks
+    return "rows are held back from training, but nothing is evaluated or predicted" if wanted else None
+
+
 def prompt_with_masked_history(case: Case) -> str | None:
     data = case.run.data
     return "trains on prompts, but mask_history trains on the last answer only" if (
@@ -82,6 +89,8 @@ RULES = (
     Rule("val-size-not-whole", ("val_size",), val_size_not_whole, "write 0.1 for a tenth, or 100 for a hundred rows"),
     Rule("two-evaluation-sets", ("val_size", "eval_dataset"), two_evaluation_sets, "keep one of them"),
     Rule("val-size-without-dataset", ("val_size", "dataset"), val_size_without_dataset, "set dataset", purposes=("train",)),
+    Rule("held-back-in-vain", ("val_size", "eval_strategy", "eval_on_start", "do_eval", "do_predict"), held_back_in_vain,
+         "set eval_strategy or do_eval, or remove it", purposes=("train",), is_error=False),
     Rule("prompt-with-masked-history", ("train_on_prompt", "mask_history"), prompt_with_masked_history, "keep one of them"),
     Rule("conversation-masks-in-pretraining", ("train_on_prompt", "mask_history", "stage"), conversation_masks_in_pretraining,
          "remove it, or set stage: sft"),

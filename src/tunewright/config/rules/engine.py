@@ -46,6 +46,12 @@ def nothing_kept(case: Case) -> str | None:
     return "neither checkpoints nor final weights would be written" if wanted and case.run.run.do_train else None
 
 
+def nothing_to_merge(case: Case) -> str | None:
+    run = case.run
+    merges = run.export.merge_lora_and_save and run.tuning.finetuning_type == "lora" and run.run.do_train
+    return "merges the final adapter, but save_hf_weights is off" if merges and not run.checkpoints.save_hf_weights else None
+
+
 def no_profiled_step(case: Case) -> str | None:
     profiling = case.run.profiling
     wanted = profiling.profile and 0 <= profiling.profile_step_end <= profiling.profile_step_start
@@ -65,6 +71,8 @@ RULES = (
          "set dataloader_num_workers: 1 or more, or remove it"),
     Rule("grouping-in-file-order", ("disable_shuffling", "group_by_length"), grouping_in_file_order, "keep one of them"),
     Rule("nothing-kept", ("save_hf_weights", "save_strategy"), nothing_kept, "set save_hf_weights: true", purposes=("train",)),
+    Rule("nothing-to-merge", ("merge_lora_and_save", "save_hf_weights", "finetuning_type"), nothing_to_merge,
+         "set save_hf_weights: true", purposes=("train",)),
     Rule("no-profiled-step", ("profile_step_end", "profile_step_start"), no_profiled_step,
          "write -1 to record to the end, or a later step"),
     Rule("profiled-ranks", ("profile_ranks",), profiled_ranks, "write numbers from 0, such as 0,1; leave it out for every rank"),

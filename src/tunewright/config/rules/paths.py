@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tunewright.config.derive import code_may_change
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 
 
@@ -47,6 +48,13 @@ def model_not_found(case: Case) -> str | None:
         return f"{model} is a file, not a model directory"
     is_path = model.startswith(("/", ".", "~", "\\")) or model.count("/") > 1 or model.endswith("/")
     return f"path not found: {model}" if is_path else None
+
+
+def unpinned_code(case: Case) -> str | None:
+    """Most models need no code of their own; models.load says so of one that does."""
+    model = case.run.model
+    return f"code that could change is not run, and model_revision is {model.model_revision}; the model is opened without it" if (
+        code_may_change(case.run) and model_not_found(case) is None) else None
 
 
 def adapter_not_found(case: Case) -> list[Broken]:
@@ -93,6 +101,9 @@ RULES = (
          purposes=("train", "export")),
     Rule("model-not-found", ("model_name_or_path",), model_not_found, "give an existing directory, a hub id or demo",
          purposes=_OPENS_A_MODEL),
+    Rule("unpinned-code", ("trust_remote_code", "model_revision", "model_name_or_path"), unpinned_code,
+         "set model_revision to the 40-digit commit whose code you have read, or trust_remote_code: false", purposes=_OPENS_A_MODEL,
+         is_error=False),
     Rule("adapter-not-found", ("adapter_name_or_path", "adapter_folder"), adapter_not_found, "give the directory of an adapter",
          purposes=_OPENS_A_MODEL),
     Rule("resume-not-found", ("resume_from_checkpoint", "output_dir"), resume_not_found, "give one of them, auto or none",

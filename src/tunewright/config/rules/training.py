@@ -100,9 +100,14 @@ def greater_loss(case: Case) -> str | None:
     return "a greater loss is not better" if checkpoints.greater_is_better and is_loss else None
 
 
-def generation_in_pretraining(case: Case) -> str | None:
-    wanted = case.run.evaluation.predict_with_generate and case.run.run.stage == "pt"
-    return "documents have no answers to generate, but stage is pt" if wanted else None
+def generation_in_pretraining(case: Case) -> list[Broken]:
+    if case.run.run.stage != "pt":
+        return []
+    wanted = {"predict_with_generate": case.run.evaluation.predict_with_generate, "do_predict": case.run.run.do_predict}
+    found = [Broken(field, "documents have no answers to generate, but stage is pt", f"turn {field} off")
+             for field, is_on in wanted.items() if is_on]
+    asked = [Broken("stage", "documents have no answers to generate", "set stage: sft")] if case.purpose == "predict" else []
+    return found or asked
 
 
 def accuracy_with_generation(case: Case) -> str | None:
@@ -137,8 +142,7 @@ RULES = (
          "set load_best_model_at_end: true"),
     Rule("unknown-metric", ("metric_for_best_model", "compute_accuracy", "predict_with_generate"), unknown_metric),
     Rule("greater-loss", ("greater_is_better", "metric_for_best_model"), greater_loss, "remove greater_is_better"),
-    Rule("generation-in-pretraining", ("predict_with_generate", "stage"), generation_in_pretraining,
-         "turn predict_with_generate off"),
+    Rule("generation-in-pretraining", ("predict_with_generate", "do_predict", "stage"), generation_in_pretraining),
     Rule("accuracy-with-generation", ("compute_accuracy", "predict_with_generate"), accuracy_with_generation, "keep one of them"),
     Rule("generation-without-data", ("predict_with_generate", "eval_dataset", "val_size"), generation_without_data,
          "set eval_dataset or val_size", purposes=("train", "predict")),

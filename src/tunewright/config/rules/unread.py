@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
@@ -28,12 +29,27 @@ _BADAM = ("badam_mode", "badam_start_block", "badam_switch_mode", "badam_switch_
 _SAMPLING = ("temperature", "top_p", "top_k")
 _GENERATION = (*_SAMPLING, "do_sample", "num_beams", "max_new_tokens", "max_length", "repetition_penalty", "length_penalty",
                "use_cache", "generation_config")
+_OF_THE_ADAPTER = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_bias", "additional_target", "use_rslora", "use_dora",
+                   "lora_fan_in_fan_out")
 _GENERATES: tuple[Purpose, ...] = ("train", "predict", "chat")
-_OF_SEVERAL = ("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "reduce_dtype", "log_level_replica",
-               "log_on_each_node")
+_OF_SEVERAL = ("ddp_backend", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters", "reduce_dtype",
+               "log_level_replica", "log_on_each_node")
 _PROFILE = ("profile_step_start", "profile_step_end", "profile_ranks", "profile_with_cpu", "profile_with_stack", "profile_with_memory",
             "profile_record_shapes", "profile_save_path")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
+
+
+def _evaluates(run: RunConfig) -> bool:
+    """Whether there are evaluations before and during training."""
+    return run.evaluation.eval_strategy != "no" or run.evaluation.eval_on_start
+
+
+def _is_here(run: RunConfig) -> bool:
+    """Whether model, tokenizer and adapters are directories of this machine."""
+    named = [run.model.model_name_or_path or "", *run.model.adapter_name_or_path]
+    named += [run.tokenizer.tokenizer_name_or_path] if run.tokenizer.tokenizer_name_or_path else []
+    return all(name == "demo" or Path(name).expanduser().is_dir() for name in named if name)
+
 
 UNREAD = (
     Unread(("quantization_method", "quantization_type", "double_quantization", "compute_dtype", "quantization_device_map"),
@@ -67,26 +83,39 @@ UNREAD = (
     Unread(("metric_for_best_model", "greater_is_better"), "neither load_best_model_at_end nor early stopping is on",
            lambda run: not run.checkpoints.load_best_model_at_end and run.checkpoints.early_stopping_patience is None),
     Unread(("use_reentrant_gc",), "gradient_checkpointing is off", lambda run: not run.precision.gradient_checkpointing),
-    Unread(("logging_dir",), "report_to does not name tensorboard", lambda run: "tensorboard" not in run.logging.report_to),
+    Unread(("logging_dir", "run_name"), "report_to does not name tensorboard", lambda run: "tensorboard" not in run.logging.report_to),
     Unread(("data_seed",), "disable_shuffling is on", lambda run: run.batching.disable_shuffling),
     Unread(("dataloader_pin_memory",), "use_cpu is on", lambda run: run.run.use_cpu),
     Unread(("save_epochs",), "save_strategy is not steps", lambda run: run.checkpoints.save_strategy != "steps"),
     Unread(("upcast_layernorm",), "pure_bf16 is off, so they are in float32 anyhow", lambda run: not run.precision.pure_bf16),
-    Unread(("bf16_full_eval", "fp16_full_eval"), "nothing is evaluated or predicted",
-           lambda run: run.evaluation.eval_strategy == "no" and not (
-               run.evaluation.eval_on_start or run.run.do_eval or run.run.do_predict)),
+    Unread(("bf16_full_eval", "fp16_full_eval", "per_device_eval_batch_size", "eval_dataset"), "nothing is evaluated or predicted",
+           lambda run: not (_evaluates(run) or run.run.do_eval or run.run.do_predict)),
     Unread(_OF_SEVERAL, "num_processes is 1", lambda run: run.run.num_processes == 1),
     Unread(_PROFILE, "profile is off", lambda run: not run.profiling.profile),
-    Unread(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"), "push_to_hub is off",
-           lambda run: not run.hub.push_to_hub),
+    Unread(("hub_model_id", "hub_strategy", "hub_always_push"), "push_to_hub is off", lambda run: not run.hub.push_to_hub),
+    Unread(("hub_private_repo",), "push_to_hub is off, and export_hub_model_id is absent",
+           lambda run: not run.hub.push_to_hub and not (run.export.merge_lora_and_save and run.export.export_hub_model_id)),
     Unread(("push_to_hub", "merge_lora_and_save"), "do_train is off", lambda run: not run.run.do_train),
-    Unread(("export_onnx", "export_hub_model_id"), "merge_lora_and_save is off, and `export` has not begun",
+    Unread(("export_dir", "export_size", "export_dtype", "export_device", "export_onnx", "export_hub_model_id"),
+           "merge_lora_and_save is off, and `export` has not begun",
            lambda run: not run.export.merge_lora_and_save),
-    Unread(("infer_dtype", "merge_lora", "auto_merge_weights"), "the model that was trained answers as it is",
-           lambda run: run.run.do_train),
+    Unread(("merge_lora", "auto_merge_weights"), "the model that was trained answers as it is", lambda run: run.run.do_train),
+    Unread(("infer_dtype",), "the model that was trained answers as it is, and is not exported in it",
+           lambda run: run.run.do_train and not (run.export.merge_lora_and_save and run.export.export_dtype == "auto")),
     Unread(("adam_beta1", "adam_beta2", "adam_epsilon"), "the optimizer has none; optim_args takes what it has",
            lambda run: run.optimizer.optim in ("sgd", "adagrad", "rmsprop") or run.optimizer.optim.startswith("rmsprop_bnb")),
     Unread(("adam_epsilon",), "Lion has no epsilon", lambda run: "lion" in run.optimizer.optim),
+    Unread(_OF_THE_ADAPTER, "the given adapter is continued, and has its own", lambda run: bool(
+        run.run.do_train and run.model.adapter_name_or_path and not run.lora.create_new_adapter)),
+    Unread(("model_revision", "cache_dir"), "nothing comes from a hub", _is_here, ("train", "eval", "predict", "chat")),
+    Unread(("dataloader_timeout_s",), "dataloader_num_workers is 0", lambda run: run.batching.dataloader_num_workers == 0),
+    Unread(("compute_accuracy",), "nothing is evaluated", lambda run: not _evaluates(run) and not run.run.do_eval),
+    Unread(("predict_with_generate",), "nothing is evaluated while it trains, and do_eval measures the loss",
+           lambda run: not _evaluates(run) and not run.run.do_predict),
+    Unread(("predict_with_generate", *_GENERATION), "`eval` measures the loss; `predict` generates answers", lambda run: True, ("eval",)),
+    Unread(("compute_accuracy",), "answers are scored as texts", lambda run: True, ("predict",)),
+    Unread(("bf16", "fp16"), "answers are generated in infer_dtype", lambda run: run.quantization.quantization_bit is None,
+           ("predict", "chat")),
     Unread(_GALORE, "use_galore is off", lambda run: not run.optimizer.use_galore),
     Unread(_BADAM, "use_badam is off", lambda run: not run.optimizer.use_badam),
     Unread(("badam_start_block", "badam_switch_mode"), "badam_mode is ratio", lambda run: run.optimizer.badam_mode == "ratio"),
@@ -119,5 +148,5 @@ def _differs(run: RunConfig, field: str) -> bool:
 
 RULES = (
     Rule("never-read", tuple(dict.fromkeys(field for entry in UNREAD for field in entry.fields)), never_read,
-         purposes=_GENERATES, is_error=False),
+         purposes=("train", "eval", "predict", "chat"), is_error=False),
 )
