@@ -55,7 +55,7 @@ MEANINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"use_kv_cache": False}, {"use_cache": False}),
     ({"disable_shuffling": True}, {"disable_shuffling": True}),
     ({"early_stopping_steps": 2, "load_best_model_at_end": True, "eval_strategy": "epoch"}, {"early_stopping_patience": 2}),
-    ({"eval_on_each_dataset": True, "data_shared_file_system": True, "skip_special_tokens": True}, {"disable_shuffling": False}),
+    ({"eval_on_each_dataset": False, "data_shared_file_system": True, "skip_special_tokens": True}, {"disable_shuffling": False}),
     ({"ddp_timeout": 180000000}, {"ddp_timeout": 7200}),
     ({"ddp_timeout": "1.8e8"}, {"ddp_timeout": 7200}),
     ({"save_steps": 0.1, "logging_steps": 0.01}, {"save_steps": 0.1, "logging_steps": 0.01}),

@@ -76,7 +76,7 @@ def test_what_a_run_leaves(workspace: Workspace, tmp_path: Path) -> None:
     ids = torch.tensor([[5, 17, 300, 8]])
     with torch.no_grad():
         assert torch.equal(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits)
-    run(workspace, tmp_path / "bare", max_steps=1, plot_loss=False)
+    run(workspace, tmp_path / "bare", plot_loss=False)
     assert not list((tmp_path / "bare").glob("*.png"))
 
 

@@ -27,7 +27,5 @@ REFUSED = (
             because="what the ranks exchange are sums and texts, which need no such choice",
             llamafactory=inert("eval_use_gather_object", False, True)),
     refused("eval_on_each_dataset", "Evaluates each dataset separately instead of together.",
-            because="several evaluation sets are always evaluated each by itself and all together",
-            llamafactory=inert("eval_on_each_dataset", False, True, today=True),
-            mindspeed_fsdp2=inert("eval_on_each_dataset", False, True)),
+            llamafactory=inert("eval_on_each_dataset", False, today=True), mindspeed_fsdp2=inert("eval_on_each_dataset", False)),
 )
