@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.engine.resuming import Workspace
+from tests.harness.killing import Case, server
 from tunewright.runtime import launch_ranks
 
 BODY = """
@@ -96,3 +98,22 @@ def test_buffers_of_rank_0_go_to_all(exchanged: list[dict[str, torch.Tensor]]) -
     """Each rank put 5 + its number into a buffer: after the forward pass both have 5, or each its own."""
     notes = {number: [float(rank[f"{number}.note"]) for rank in exchanged] for number in (0, 4, 5)}
     assert notes == {0: [5.0, 5.0], 4: [5.0, 6.0], 5: [5.0, 5.0]}
+
+
+@pytest.mark.slow
+@pytest.mark.effect("reduce_dtype")
+def test_a_run_adds_its_gradients_up_in_the_chosen_format(workspace: Workspace, tmp_path: Path) -> None:
+    """Weights of float32 after two steps: the same in float32 as without a choice, others in bfloat16, and no farther apart than two
+    steps of Adam can be."""
+    changes = {"per_device_train_batch_size": 2, "max_steps": 2, "learning_rate": 0.01}
+    weights = {}
+    with server() as running:
+        for name, chosen in {"none": {}, "fp32": {"reduce_dtype": "fp32"}, "bf16": {"reduce_dtype": "bf16"}}.items():
+            settings = workspace.settings(tmp_path / name, **changes, **chosen)
+            outcome = running.run(Case("train_on_two_ranks", {"settings": settings}, str(tmp_path / name)))
+            assert outcome.code == 0, outcome.output
+            weights[name] = load_file(tmp_path / name / "adapter_model.safetensors")
+    for key, value in weights["none"].items():
+        assert torch.equal(weights["fp32"][key], value)
+        torch.testing.assert_close(weights["bf16"][key], value, rtol=0, atol=0.04)
+    assert any(not torch.equal(weights["bf16"][key], value) for key, value in weights["none"].items())

@@ -168,17 +168,24 @@ def test_ranks_meet_over_this_library_within_this_time(workspace: Workspace, tmp
 
     from torch import distributed
 
-    from tunewright.runtime import process_group
+    class Joined(Exception):
+        """Raised where the rank would wait for the other."""
 
     asked: list[tuple[str, timedelta]] = []
-    monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout, **_: asked.append((backend, timeout)))
-    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+
+    def join(backend: str, timeout: timedelta, **_: object) -> None:
+        asked.append((backend, timeout))
+        raise Joined
+
+    monkeypatch.setattr(distributed, "init_process_group", join)
     for name in ("TUNEWRIGHT_LISTEN_FD", "TUNEWRIGHT_PARENT_FD"):
         monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     for changes in ({}, {"ddp_timeout": 60, "ddp_backend": "mpi"}):
-        parallel = config(workspace, tmp_path, **changes).parallel
-        with process_group(Ranks(0, 2), timeout_s=parallel.ddp_timeout, backend=parallel.ddp_backend):
-            pass
+        with pytest.raises(Joined):
+            run(workspace, tmp_path, **changes)
     assert asked == [("gloo", timedelta(seconds=1800)), ("mpi", timedelta(seconds=60))]
 
 
@@ -213,9 +220,11 @@ def test_evaluations_begin_later(workspace: Workspace, tmp_path: Path) -> None:
 
 @pytest.mark.effect("metric_for_best_model", "greater_is_better", "compute_accuracy")
 def test_which_evaluation_is_best(workspace: Workspace, tmp_path: Path) -> None:
-    """The best step is that of the least loss, or of the greatest or least accuracy, found in the log by hand."""
-    common = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "val_size": 6, "load_best_model_at_end": True,
-              "save_total_limit": 9, "num_train_epochs": 3, "learning_rate": 0.05}
+    """The best step is that of the least loss, or of the greatest or least accuracy, found in the log by hand. Evaluated are the rows
+    that are learnt, so that accuracy changes."""
+    common = {"eval_strategy": "steps", "eval_steps": 4, "save_steps": 4, "eval_dataset": workspace.path / "rows.jsonl",
+              "load_best_model_at_end": True, "save_total_limit": 9, "num_train_epochs": 4, "learning_rate": 0.02,
+              "finetuning_type": "full"}
     accuracy = {"metric_for_best_model": "accuracy", "compute_accuracy": True}
     choices = {"loss": ({}, "eval_loss", min), "accuracy": (accuracy, "eval_accuracy", max),
                "worst": ({**accuracy, "greater_is_better": False}, "eval_accuracy", min)}
@@ -224,6 +233,7 @@ def test_which_evaluation_is_best(workspace: Workspace, tmp_path: Path) -> None:
         entries = [entry for entry in history(tmp_path / name) if metric in entry]
         chosen = json.loads((tmp_path / name / "trainer_state.json").read_text())["best_metric"]
         assert chosen == best(entry[metric] for entry in entries)
+        assert len({entry[metric] for entry in entries}) > 2
     assert not any("eval_accuracy" in entry for entry in history(tmp_path / "loss"))
 
 
