@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+from tunewright.errors import require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NAME = "tunewright_packed"
+_PADDED: Final = "set packing: false and padding_free: false"
 
 
 def register() -> str:
@@ -37,15 +40,20 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
                      **settings: Any) -> tuple[Tensor, None]:
     """query [1, H, T, D], key and value [1, G, T, D], `cu_seq_lens_q` [N + 1] in `settings` -> [1, T, H, D], None.
 
-    Without `cu_seq_lens_q` (padded batches, generation) this is transformers' own SDPA attention.
+    Without `cu_seq_lens_q` (padded batches, generation) this is transformers' own SDPA attention. Raises `InputError` for a model that
+    masks more than its configuration says, which bounds cannot express.
     """
     bounds = settings.pop("cu_seq_lens_q", None)
-    if bounds is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     rule = Rule(settings.get("scaling"), settings.get("sliding_window"), settings.get("dropout", 0.0))
-    return attend_segments(query, key, value, bounds.tolist(), rule), None
+    if bounds is not None:
+        demand_plain(module, attention_mask)
+        return attend_segments(query, key, value, bounds.tolist(), rule), None
+    demand_bounds(module)
+    if attention_mask is None and rule.window is not None and key.shape[2] > rule.window:
+        attention_mask = band(key.shape[2], rule.window, query.device)[key.shape[2] - query.shape[2]:]
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +71,27 @@ def attend_segments(query: Tensor, key: Tensor, value: Tensor, bounds: list[int]
     parts = []
     for start, end in pairwise(bounds):
         banded = rule.window is not None and end - start > rule.window
-        mask = _band(end - start, rule.window or 0, query.device) if banded else None
+        mask = band(end - start, rule.window or 0, query.device) if banded else None
         parts.append(scaled_dot_product_attention(
             query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], attn_mask=mask, dropout_p=rule.dropout,
             is_causal=mask is None, scale=rule.scale, enable_gqa=grouped))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-def _band(length: int, window: int, device: torch.device) -> Tensor:
+def demand_bounds(module: nn.Module) -> None:
+    """Raise `InputError` in training, where every batch has bounds: without them the rows would see each other."""
+    require(not module.training, "the model does not tell its attention where a row ends, so the rows of one sequence cannot be kept apart",
+            mend=_PADDED)
+
+
+def demand_plain(module: nn.Module, attention_mask: Tensor | None) -> None:
+    """Raise `InputError` if attention hides more than what lies behind, outside a window or in other rows, or less."""
+    require(attention_mask is None and getattr(module, "is_causal", True),
+            "the model makes an attention mask of its own, so the rows of one sequence cannot be kept apart",
+            mend=_PADDED)
+
+
+def band(length: int, window: int, device: torch.device) -> Tensor:
     """[L, L] bool, true where a query may look: its own position and `window - 1` before it."""
     positions = torch.arange(length, device=device)
     distance = positions[:, None] - positions[None, :]
