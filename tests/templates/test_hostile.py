@@ -67,14 +67,6 @@ def test_templates_without_derivable_spans_are_refused(tmp_path: Path, reason: s
     assert "\n" not in str(caught.value)
 
 
-def test_loading_a_harmless_file_is_quick(tmp_path: Path) -> None:
-    """The probe under limits costs a fork and a few renders."""
-    load(tmp_path, CHAT)
-    begin = time.monotonic()
-    load(tmp_path, CHAT)
-    assert time.monotonic() - begin < 0.3
-
-
 def test_a_render_does_not_depend_on_the_day(tmp_path: Path) -> None:
     """`strftime_now` tells the fixed date."""
     renderer = load(tmp_path, "Today is {{ strftime_now('%d %b %Y') }}.\n" + CHAT)
