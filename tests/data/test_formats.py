@@ -1,6 +1,7 @@
 """Rows of every format to records, refusals and errors. Oracle: the records are written out by hand from the formats' rules."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -47,8 +48,7 @@ CONVERSATIONS: dict[str, tuple[Layout, dict[str, object], tuple[Message, ...]]] 
                              turns(("user", "1"), ("assistant", "2"))),
     "sharegpt": (SHAREGPT, {"conversations": [human("1"), gpt("2"), human("3"), gpt("4")]},
                  turns(("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "4"))),
-    "sharegpt, system turn wins": (SHAREGPT, {"conversations": [{"from": "system", "value": "a"}, human("1"),
-                                                                gpt("2")], "system": "b"},
+    "sharegpt, system in both": (SHAREGPT, {"conversations": [{"from": "system", "value": "a"}, human("1"), gpt("2")], "system": " a"},
                                    turns(("system", "a"), ("user", "1"), ("assistant", "2"))),
     "sharegpt, system column": (SHAREGPT, {"conversations": [human("1"), gpt("2")], "system": "b"},
                                 turns(("system", "b"), ("user", "1"), ("assistant", "2"))),
@@ -75,8 +75,9 @@ CONVERSATIONS: dict[str, tuple[Layout, dict[str, object], tuple[Message, ...]]] 
             {"id": "y", "type": "function", "function": {"name": "search", "arguments": {"q": "é"}}}]},
         {"role": "tool", "content": "r", "tool_call_id": "x"}, {"role": "tool", "content": "s", "tool_call_id": "y"},
         {"role": "assistant", "content": "4", "reasoning_content": "hm"}]},
-        (Message("user", "1"), Message("assistant", "", tool_calls=(ToolCall("search", {"q": "é"}, '{"q":"é"}'), CALL)),
-         Message("tool", "r"), Message("tool", "s"), Message("assistant", "4", reasoning="hm"))),
+        (Message("user", "1"),
+         Message("assistant", "", tool_calls=(ToolCall("search", {"q": "é"}, '{"q":"é"}', "x"), replace(CALL, id="y"))),
+         Message("tool", "r", call_id="x"), Message("tool", "s", call_id="y"), Message("assistant", "4", reasoning="hm"))),
     "openai, older call": (OPENAI, {"messages": [{"role": "user", "content": "1"},
                                                  {"role": "assistant",
                                                   "function_call": {"name": "f", "arguments": "{}"}}]},
@@ -100,6 +101,21 @@ CONVERSATIONS: dict[str, tuple[Layout, dict[str, object], tuple[Message, ...]]] 
 def test_conversations(case: str) -> None:
     form, values, messages = CONVERSATIONS[case]
     assert convert(Row(values, HERE), form) == Converted(Conversation(messages, HERE))
+
+
+def test_the_system_turn_wins_over_the_column_and_it_is_told() -> None:
+    """As in LLaMA-Factory, but not without a word: the other prompt is lost."""
+    values = {"conversations": [{"from": "system", "value": "a"}, human("1"), gpt("2")], "system": "b"}
+    assert convert(Row(values, HERE), SHAREGPT) == Converted(
+        Conversation(turns(("system", "a"), ("user", "1"), ("assistant", "2")), HERE),
+        ("system is not read: the messages begin with another system prompt",))
+
+
+@pytest.mark.parametrize("given", [None, "", "[]", "{}", "null", [], {}])
+def test_no_tools_in_every_form(given: object) -> None:
+    outcome = convert(Row({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}], "tools": given}, HERE),
+                      OPENAI)
+    assert outcome == Converted(Conversation(turns(("user", "1"), ("assistant", "2")), HERE))
 
 
 @pytest.mark.parametrize("given", [[SEARCH], [WRAPPED], SEARCH, json.dumps([SEARCH]), json.dumps(WRAPPED)])
@@ -158,7 +174,8 @@ REFUSED = {
     "unknown tag": (SHAREGPT, {"conversations": [human("1"), {"from": "bot", "value": "2"}]},
                     Refusal("unknown role", "turn 2 is `bot`; known: human, gpt, system, observation, function_call")),
     "unknown role": (OPENAI, {"messages": [{"role": "usr", "content": "1"}]},
-                     Refusal("unknown role", "turn 1 is `usr`; known: user, assistant, system, developer, tool, function")),
+                     Refusal("unknown role", "turn 1 is `usr`; known: user, assistant, system, tool, function, developer, "
+                             "tool_call, tool_response")),
     "empty output": (ALPACA, {"instruction": "1", "output": "\n"},
                      Refusal("no trainable token", "every answer is empty or has weight 0")),
     "weights 0": (OPENAI, {"messages": [{"role": "user", "content": "1"},
@@ -210,8 +227,21 @@ WRONG = {
                "messages[0].weight: 0 or 1 wanted, found number 0.5"),
     "image": (OPENAI, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
               "messages[0].content[0].type: only text parts can be trained, found 'image_url'"),
+    "Anthropic's call": (OPENAI, {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}]},
+                         "messages[0].content[0].type: only text parts can be trained, found 'tool_use'; write Anthropic's calls as "
+                         "OpenAI's: tool_calls of the message"),
+    "Anthropic's result": (OPENAI, {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "1"}]}]},
+                           "messages[0].content[0].type: only text parts can be trained, found 'tool_result'; write Anthropic's results as "
+                           "OpenAI's: messages of role tool, with tool_call_id"),
     "arguments": (OPENAI, calling({"name": "f", "arguments": "[1]"}),
                   "messages[1].tool_calls[0].function.arguments: object wanted, found array"),
+    "a key twice in arguments": (OPENAI, calling({"name": "f", "arguments": '{"x": 1, "x": 2}'}),
+                                 "messages[1].tool_calls[0].function.arguments: the string is not JSON: the key `x` is there twice in one "
+                                 "object"),
+    "NaN in arguments": (OPENAI, calling({"name": "f", "arguments": '{"x": NaN}'}), "messages[1].tool_calls[0].function.arguments: the "
+                         "string is not JSON: NaN is not JSON; write null or a string"),
+    "a number without end": (OPENAI, calling({"name": "f", "arguments": '{"x": 1e999}'}), "messages[1].tool_calls[0].function.arguments: "
+                             "the string is not JSON: 1e999 is too large for a number"),
     "call nameless": (OPENAI, calling({"arguments": {}}),
                       "messages[1].tool_calls[0].function.name: string wanted, found null"),
     "table": (layout("table"), {"human": "1", "assistant": 2.5}, "assistant: string wanted, found number 2.5"),
@@ -227,7 +257,7 @@ def test_wrong_types_name_line_and_key(case: str) -> None:
     form, values, message = WRONG[case]
     with pytest.raises(InputError) as caught:
         convert(Row(values, HERE), form)
-    assert caught.value.line() == f"rows.jsonl:6: {message}"
+    assert caught.value.line() == f"rows.jsonl:6: {message}" + ("" if "; write A" in message else "; correct the row, or take it out")
 
 
 def test_detection_leaves_unknown_rows_alone() -> None:

@@ -14,6 +14,7 @@ from tunewright.config.run import RunConfig
 from tunewright.config.run_control import RunControl
 from tunewright.data.probe import probe
 
+MEND = "; correct the row, or take it out"
 GOOD = '{"instruction": "a", "output": "b"}\n'
 TURNS = '{"conversations": [{"from": "human", "value": "1"}, {"from": "gpt", "value": "2"}]}\n'
 BAD_TURNS = '{"conversations": [{"from": "human", "value": "1"}]}\n'
@@ -35,9 +36,9 @@ CASES = {
     "bad line": (GOOD * 6 + "{\n", ["a.jsonl:7:2: not valid JSON: expecting property name enclosed in double quotes, "
                                     "the text ends in the middle of a row"]),
     "wrong type": (GOOD * 5 + '{"instruction": "a", "output": 7}',
-                   ["a.jsonl:6: output: string wanted, found integer 7"]),
-    "null": (GOOD * 5 + '{"instruction": "a", "output": null}', ["a.jsonl:6: output: string wanted, found null"]),
-    "missing": (GOOD + '{"instruction": "a"}', ["a.jsonl:2: output: missing; columns present: instruction"]),
+                   ["a.jsonl:6: output: string wanted, found integer 7" + MEND]),
+    "null": (GOOD * 5 + '{"instruction": "a", "output": null}', ["a.jsonl:6: output: string wanted, found null" + MEND]),
+    "missing": (GOOD + '{"instruction": "a"}', ["a.jsonl:2: output: missing; columns present: instruction" + MEND]),
     "empty": ("", ["a.jsonl: the file is empty; put rows into it or take it out of the data set"]),
     "no answers": ('{"instruction": "a", "output": ""}\n' * 7, [
         "a.jsonl: no trainable token in 7 of 7 rows: every answer is empty or has weight 0: a.jsonl:1, a.jsonl:2, a.jsonl:3, "
@@ -115,7 +116,7 @@ def test_large_files_take_less_than_two_cpu_seconds(name: str) -> None:
         file.write((b"[" if name == "a.json" else b"") + b'{"instruction": "a", "output": "b" }')
         file.write(b",\n" if name == "a.json" else b"\n")
         file.write(b'{"instruction": [1], "output":1 }' + (b",\n" if name == "a.json" else b"\n"))
-    assert lines(name) == [f"{name}:2: instruction: string wanted, found array"]
+    assert lines(name) == [f"{name}:2: instruction: string wanted, found array" + MEND]
 
 
 def test_imports_are_light() -> None:

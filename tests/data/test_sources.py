@@ -183,6 +183,28 @@ def test_arrow_tables(name: str) -> None:
     assert str(everything(name)[1][1]) == f"{name} row 2"
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "file.arrow"])
+def test_keys_that_arrow_adds_are_taken_out(name: str) -> None:
+    """Oracle: the rows before pyarrow gave each the keys of the other. Columns keep their null."""
+    import pyarrow as pa
+    from pyarrow import ipc, parquet
+
+    call = [{"function": {"name": "f", "arguments": {"x": 1}}}]
+    rows = [{"messages": [{"role": "assistant", "content": "", "tool_calls": call}],
+             "tools": [{"name": "f", "parameters": {"x": {"type": "a"}}}]},
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "g", "arguments": {"y": [None]}}}]}],
+             "tools": [{"name": "g", "parameters": {"y": {"type": "b"}}}]},
+            {"messages": [{"role": "user", "content": "q"}], "tools": None}]
+    table = pa.Table.from_pylist(rows)
+    assert table.to_pylist()[1]["tools"] == [{"name": "g", "parameters": {"x": None, "y": {"type": "b"}}}]
+    if name == "a.parquet":
+        parquet.write_table(table, name)
+    else:
+        with ipc.new_file(name, table.schema) as sink:
+            sink.write_table(table)
+    assert [values for values, _ in everything(name)] == rows
+
+
 def test_folder_is_read_in_sorted_order_and_runs_nothing() -> None:
     for name in ("b.jsonl", "a.jsonl", ".hidden.jsonl", "sub/c.jsonl"):
         write(f"set/{name}", f'{{"from": "{name}"}}\n')
@@ -207,14 +229,19 @@ REGISTRY = {
     "column typo": {"file_name": "one.jsonl", "columns": {"promt": "x"}},
     "tag typo": {"file_name": "one.jsonl", "formatting": "sharegpt", "tags": {"role": "x"}},
     "formatting typo": {"file_name": "one.jsonl", "formatting": "sharegtp"},
-    "pairs": {"file_name": "one.jsonl", "ranking": True},
-    "hub": {"hf_hub_url": "org/name"},
+    "pairs": {"file_name": "one.jsonl", "formatting": "table", "ranking": True},
+    "no pairs": {"file_name": "one.jsonl", "ranking": False, "columns": {"chosen": "a", "rejected": "b"}},
+    "ranking": {"file_name": "one.jsonl", "ranking": "yes"},
+    "script": {"script_url": "org/name", "file_name": "one.jsonl"},
+    "other hub": {"om_hub_url": "org/name"},
     "gone": {"file_name": "gone.jsonl"},
     "nameless": {"formatting": "alpaca"},
     "count": {"file_name": "one.jsonl", "num_samples": 0},
     "image": {"file_name": "one.jsonl", "columns": {"images": "image"}},
-    "kto": {"file_name": "one.jsonl", "columns": {"kto_tag": "label"}},
+    "sha": {"file_name": "one.jsonl", "file_sha1": "0" * 40},
     "test": {"file_name": "one.jsonl", "split": "test"},
+    "slice": {"file_name": "one.jsonl", "split": "train[:10%]"},
+    "slice of a hub": {"hf_hub_url": "org/name", "split": "train[-100:]"},
     "subset": {"file_name": "one.jsonl", "subset": "en"},
     "text": "one.jsonl",
     "number": {"file_name": 7},
@@ -243,19 +270,26 @@ def test_registered_sets() -> None:
     assert deep.files[0].path == Path("data/inner/one.jsonl")
 
 
+SLICES = "set max_samples for the first rows or num_samples for some at random, or put those rows into a file of their own"
 REFUSED = {
     "typo": "unknown key `format`; did you mean `formatting`?",
     "column typo": "unknown key `promt`; did you mean `prompt`?",
     "tag typo": "unknown key `role`; did you mean `role_tag`?",
     "formatting typo": "formatting: unknown value `sharegtp`; did you mean `sharegpt`?",
-    "pairs": "ranking: the stages pt and sft do not read preference pairs",
-    "hub": "hf_hub_url: only local files can be read; download the data and set file_name",
+    "pairs": "ranking: table has no pairs of answers; set formatting to alpaca, sharegpt or openai, or take ranking out",
+    "no pairs": "ranking: false, but columns names the answers of pairs; set ranking: true, or take them out",
+    "ranking": "ranking: true or false wanted, found string",
+    "script": "script_url: refused: it would run the code of the script; "
+              "run the script yourself, save its rows as JSONL and set file_name",
+    "other hub": "om_hub_url: the Modelers hub cannot be read; download the data and set file_name",
     "gone": "file_name: `gone.jsonl` does not exist; give the path of a file or folder",
     "nameless": "file_name is missing; name the file or folder that holds the rows",
     "count": "num_samples: a whole number from 1 on wanted, found integer 0",
     "image": "columns.images: images, videos and audio cannot be trained",
-    "kto": "columns.kto_tag: the stages pt and sft do not read preference data",
+    "sha": "file_sha1: data/one.jsonl has eebd125ed7d1..., not 000000000000...; fetch the file again, or take file_sha1 out",
     "test": "split: a local file has the split `train` only, found 'test'; put the split into a file of its own",
+    "slice": f"split: `train[:10%]` is a slice, which is not taken; {SLICES}",
+    "slice of a hub": f"split: `train[-100:]` is a slice, which is not taken; {SLICES}",
     "subset": "subset: a local file has no subsets; put the subset into a file of its own",
     "text": "an object wanted, found string",
     "number": "file_name: string wanted, found integer 7",
@@ -276,6 +310,8 @@ def test_unknown_name_and_broken_registry() -> None:
     assert refusal(lambda: locate("data/on.jsonl", Path("data"), key="eval_dataset")) == (
         "eval_dataset: `data/on.jsonl` is not a name in data/dataset_info.json, a file or a folder; "
         "did you mean `data/one.jsonl` or `one.jsonl`?")
+    assert refusal(lambda: locate("data/one.jsonl[:10%]", Path("data"))) == (
+        f"dataset: `data/one.jsonl[:10%]` ends in a slice, which is not taken; {SLICES}")
     write("data/dataset_info.json", '{"one": {"file_name": "x"},\n "one": {}}')
     assert refusal(lambda: locate("one", Path("data"))) == (
         "data/dataset_info.json:1: the key `one` is there twice in one object")
@@ -284,6 +320,38 @@ def test_unknown_name_and_broken_registry() -> None:
     write("data/dataset_info.json", "[]")
     assert refusal(lambda: locate("one", Path("data"))) == (
         "data/dataset_info.json: an object from names to data sets wanted, found array")
+
+
+@pytest.mark.parametrize("name", ["t", "t.bin", "t.idx", "./t"])
+def test_files_of_megatron_are_known_when_they_are_taken_for_rows(name: str) -> None:
+    """Beside the working directory and in dataset_dir. The two files as Megatron's tools name them; a lone .bin is nothing of theirs."""
+    write("t.bin", bytes([1, 0]))
+    write("t.idx", b"MMIDIDX\x00\x00" + bytes(25))
+    what = f"{name}: a file of Megatron's tokens, not of rows" if name.startswith("t.") else (
+        f"dataset: `{name}` is the prefix of Megatron's files of tokens, not of rows")
+    mend = "set data_manager_type: mg and stage: pt"
+    assert refusal(lambda: locate(name, Path("data"))) == f"{what}; {mend}"
+    Path("data").mkdir()
+    for file in ("t.bin", "t.idx"):
+        Path(file).rename(f"data/{file}")
+    assert refusal(lambda: locate("t", Path("data"))) == f"dataset: `t` is the prefix of Megatron's files of tokens, not of rows; {mend}"
+    Path("data/t.idx").unlink()
+    assert refusal(lambda: locate("t.bin", Path("data"))).startswith("data/t.bin: unknown type `.bin`; types: ")
+
+
+def test_weights_without_megatrons_files() -> None:
+    """What a list of weights and prefixes begins with."""
+    assert refusal(lambda: locate("0.3", Path("data"))) == (
+        "dataset: `0.3` is a number: only sets of Megatron's files are weighed there; set data_manager_type: mg, or for rows mix_strategy: "
+        "interleave_over and interleave_probs")
+
+
+def test_rows_of_steps_are_named() -> None:
+    """TRL's stepwise supervision, which would else be columns that nobody knows."""
+    write("s.jsonl", '{"prompt": "p", "completions": ["a", "b"], "labels": [true, false]}\n')
+    assert refusal(lambda: settle(locate("s.jsonl", Path("data")), "sft")) == (
+        "s.jsonl:1: steps with a mark each (completions, labels) train process reward models, which are not trained here; write a row for "
+        "each step, with prompt, completion and label, and set stage: kto")
 
 
 def test_unknown_types_and_mixed_folders() -> None:
@@ -321,7 +389,7 @@ DETECTED = {
                               "system=system), detected from the first row"),
     "firefly": ('{"conversation": [{"human": "a", "assistant": "b"}], "category": "c"}',
                 "table (prompt=human, response=assistant, "
-                "system=system), detected from the first row; columns not read: conversation, category"),
+                "system=system), detected from the first row; columns not read: category"),
 }
 
 
@@ -353,7 +421,8 @@ def test_wrong_mappings() -> None:
         "a.jsonl:1: instruction (columns.prompt of a.jsonl): missing; columns present: messages; "
         "the rows look like formatting: openai")
     assert refusal(lambda: settled({"file_name": "a.jsonl", "columns": {"prompt": "x"}})) == (
-        "dataset: columns and tags need formatting; set formatting: one of alpaca, sharegpt, openai, table, prompt_completion, text")
+        "dataset: columns and tags need formatting; set formatting: one of alpaca, sharegpt, openai, table, prompt_completion, "
+        "text, preference, openai_preference, parts, prompt_only, tokens")
     write("b.jsonl", '{"x": 1}\n')
     assert refusal(lambda: settled("b.jsonl")) == (
         "b.jsonl:1: no format fits the columns x; say what they are in a mapping: "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.data.json_rows import Row, read_json, read_json_head, read_jsonl
 from tunewright.data.records import Origin
-from tunewright.data.text_files import decoded_lines, empty_file, last_bytes
+from tunewright.data.text_files import UNPACKED, decoded_lines, empty_file, last_bytes
 from tunewright.errors import InputError, missing_package
 
 if TYPE_CHECKING:
@@ -28,6 +28,18 @@ KINDS = {
 
 FAMILY = {"jsonl": "json"}
 """Types that may lie in one folder together."""
+
+_TEXTS = ("json", "jsonl", "csv", "txt")
+"""Types that may be packed as a whole; Parquet and Arrow pack their own columns."""
+
+
+def kind_of(name: str | Path) -> str | None:
+    """The type of a file by the ending of its name, under that of a packed one (`rows.jsonl.gz`), or None."""
+    path = Path(name)
+    if path.suffix.lower() in UNPACKED:
+        kind = KINDS.get(Path(path.stem).suffix.lower())
+        return kind if kind in _TEXTS else None
+    return KINDS.get(path.suffix.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,19 @@ def read_head(file: DataFile, size: int) -> Iterator[Row]:
         _check_magic(file)
         return iter(())
     return _READERS[file.kind](file.path)
+
+
+def count_rows(file: DataFile) -> int | None:
+    """The number of rows, of files that say it (Parquet); None for others."""
+    if file.kind != "parquet":
+        return None
+    arrow = _pyarrow()
+    from pyarrow import parquet
+
+    try:
+        return int(parquet.ParquetFile(file.path).metadata.num_rows)
+    except arrow.ArrowException:
+        return None
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -145,11 +170,29 @@ def _record_batches(arrow: Any, source: Any) -> Iterator[pyarrow.RecordBatch]:
 def _batches_to_rows(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Row]:
     index = 0
     for batch in batches:
+        nested = [field.name for field in batch.schema if _objects_below(field.type) > 1]
         for values in batch.to_pylist():
+            for name in nested:
+                values[name] = without_nulls(values[name])
             yield Row(values, Origin(str(path), index))
             index += 1
     if index == 0:
         raise InputError("the file holds no rows", where=str(path))
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without the keys of objects that are null: Arrow writes all keys that any row has into every row."""
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def _objects_below(kind: Any) -> int:
+    """How many objects lie inside each other in a column of this type: 1 in a list of messages, more where these hold calls."""
+    from pyarrow import StructType
+
+    below = [_objects_below(kind.field(at).type) for at in range(kind.num_fields)]
+    return max(below, default=0) + isinstance(kind, StructType)
 
 
 def _check_magic(file: DataFile) -> None:

@@ -6,13 +6,14 @@ Refused beside broken syntax: NaN and infinities, a key twice in one object, hal
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from tunewright.data.records import Origin
-from tunewright.data.text_files import decoded_head, decoded_lines, decoded_text, last_bytes
+from tunewright.data.text_files import decoded_head, decoded_lines, decoded_text, is_packed, last_bytes
 from tunewright.errors import InputError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -48,10 +49,15 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     index = 0
     for number, line in enumerate(decoded_lines(path), start=1):
         if not line.isspace():
-            yield Row(_object(path, number, _line_value(path, number, line)), Origin(str(path), index, number))
+            yield Row(line_object(path, number, line), Origin(str(path), index, number))
             index += 1
     if index == 0:
         raise _no_rows(path)
+
+
+def line_object(path: Path, number: int, line: str) -> dict[str, Any]:
+    """The object on line `number`, which is not blank."""
+    return _object(path, number, _line_value(path, number, line))
 
 
 def read_json_head(path: Path, size: int) -> Iterator[Row]:
@@ -59,7 +65,7 @@ def read_json_head(path: Path, size: int) -> Iterator[Row]:
     if _first_character(path) == "{":
         yield from _lines_of_json(path)
         return
-    if not last_bytes(path, 64).rstrip().endswith(b"]"):
+    if not is_packed(path) and not last_bytes(path, 64).rstrip().endswith(b"]"):
         raise _refusal(path, None, "the array has no end: the file looks truncated")
     yield from _array_rows(path, decoded_head(path, size), complete=False)
 
@@ -144,7 +150,7 @@ def _decode(path: Path, text: str, begin: int, line: int, *, first_line: int = 1
     except (_Unwanted, RecursionError) as error:
         what = str(error) if isinstance(error, _Unwanted) else "nested too deeply"
         raise _refusal(path, str(line), what) from error
-    if _ESCAPED_SURROGATE.search(text, begin, end):
+    if "\\u" in text and _ESCAPED_SURROGATE.search(text, begin, end):
         _refuse_lone_surrogate(path, line, value)
     return value, end
 
@@ -169,6 +175,12 @@ def _object(path: Path, line: int, value: Any) -> dict[str, Any]:
         return value
     mend = "a file that is one array ends in .json" if isinstance(value, list) else None
     raise InputError(f"a row is a JSON object, found {json_type(value)}", where=f"{path}:{line}", mend=mend)
+
+
+def strict_value(text: str) -> Any:
+    """The one JSON value of a text inside a row, under the rules of this module; numbers that are too large are refused too. Raises
+    `ValueError`."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 
 def json_type(value: Any) -> str:
@@ -197,6 +209,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise _Unwanted(f"{name} is not JSON; write null or a string")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _Unwanted(f"{digits} is too large for a number")
+    return value
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
+from tunewright.config.data import named_sets
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import Note, SetAudit
 from tunewright.data.files import DataFile, read_head, read_rows
 from tunewright.data.formats.convert import convert
 from tunewright.data.formats.fields import Refusal
 from tunewright.data.json_rows import Row
+from tunewright.data.quirks import chosen
 from tunewright.data.sources import Settled, Source, first_rows, locate, named, outcomes, settle
 from tunewright.errors import InputError, Problem, StorageError
 
@@ -30,17 +31,36 @@ def probe(run: RunConfig) -> list[Problem]:
     """The first problem of each data set: missing or broken files, registry errors, missing columns, wrong types, no answers; and a
     val_size that leaves nothing to train on."""
     data = run.data
+    if data.data_manager_type == "mg":
+        from tunewright.data.megatron.probe import probe as probe_megatron
+
+        return probe_megatron(run)
     problems: list[Problem] = []
     budget = _Budget(WHOLE_BYTES)
     usable: list[int | None] = []
     for key, specs in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
-        for spec in specs:
+        for _, spec in named_sets(specs):
             try:
                 counted = _probe_set(spec, key, run, budget)
                 usable += [counted] if key == "dataset" else []
             except (InputError, StorageError) as error:
                 problems.append(Problem(error.message, error.where, error.mend, rule="data"))
     return problems or _held_out_whole(data.val_size, usable)
+
+
+def interpretations(run: RunConfig) -> list[str]:
+    """How the rows of each data set are understood, in the words of a run; of sets that a look does not open, that they are not."""
+    data, lines = run.data, []
+    if data.data_manager_type == "mg":
+        return []
+    for key, specs in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
+        for _, spec in named_sets(specs):
+            source = locate(spec, data.dataset_dir, key=key, quirks=chosen(data.data_compat))
+            if source.place is not None or source.files[0].kind in _ARROW_KINDS:
+                lines.append(f"{source.name}: how rows are understood is told when they are read")
+            else:
+                lines.append(settle(named(source, data.columns()), run.run.stage).line)
+    return lines
 
 
 def _held_out_whole(val_size: float, usable: list[int | None]) -> list[Problem]:
@@ -71,7 +91,9 @@ class _Budget:
 
 def _probe_set(spec: str | Mapping[str, Any], key: str, run: RunConfig, budget: _Budget) -> int | None:
     """The number of usable rows, or None if not all were read. Raises InputError or StorageError for what is wrong."""
-    source = locate(spec, Path(run.data.dataset_dir), key=key)
+    source = locate(spec, run.data.dataset_dir, key=key, quirks=chosen(run.data.data_compat))
+    if source.place is not None:  # nothing is fetched for a look
+        return None
     if source.files[0].kind in _ARROW_KINDS:
         for file in source.files:
             next(read_head(file, _HEAD_BYTES), None)

@@ -1,41 +1,57 @@
 """Data sets as the user names them -> files and rows. Standard library only.
 
-A name is looked up in `dataset_info.json` first, then as a file, folder or pattern, from the working directory and then from
-`dataset_dir`, there also without its ending, and a table from the sub-folder `csv`. Files of a folder are read in sorted order,
-whatever the file system says.
+A name is looked up in `dataset_info.json` first, then as a path in the cloud, then as a file, folder or pattern, from the working
+directory and then from `dataset_dir`, there also without its ending, and a table from the sub-folder `csv`; last as a data set of a hub.
+Files of a folder are read in sorted order, whatever the file system says; sub-folders are named by a pattern.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tunewright.data.dataset_info import FILE_NAME, Entry, nearest, read_entry, read_registry
-from tunewright.data.files import FAMILY, KINDS, DataFile, read_head, read_rows
+from tunewright.config.data import DataConfig
+from tunewright.data.dataset_info import SLICE_MEND, Entry, nearest, read_entry, sliced
+from tunewright.data.files import KINDS, DataFile, kind_of, read_head, read_rows
 from tunewright.data.formats import csv_table
 from tunewright.data.formats.convert import convert as convert_row
-from tunewright.data.formats.convert import detect
+from tunewright.data.formats.detect import detect
 from tunewright.data.formats.fields import Outcome
 from tunewright.data.formats.layout import OPTIONAL_COLUMNS, Layout, named_columns
-from tunewright.data.formats.layout import layout as make_layout
 from tunewright.data.json_rows import Row
+from tunewright.data.local_files import MEGATRON_MEND, called, check_sha1, data_files, existing, megatron_prefix, misnamed
+from tunewright.data.place import CLOUD, HUB, Place, hub_place, is_cloud, without_count
+from tunewright.data.quirks import STRICT, Quirks, chosen
 from tunewright.data.records import Origin
-from tunewright.data.text_files import refuse_compressed
+from tunewright.data.registry import Registry, open_registry
+from tunewright.data.stage_layout import line_of, stage_layout, with_told
 from tunewright.errors import InputError
+
+_WEIGHT: Final = re.compile(r"[0-9]*\.?[0-9]+")
+
+_HEAD_ROWS: Final = 16
+"""Rows that are looked at to say what of them is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set whose files are known. `name` is how the user called it; `layout` is None until a row has been seen."""
+    """A data set. `name` is how the user called it; `layout` is None until a row has been seen.
+
+    `place` is where its files must be fetched from before they are known; `notes` are what its line says beside its layout.
+    """
 
     name: str
     files: tuple[DataFile, ...]
     layout: Layout | None
     num_samples: int | None = None
+    place: Place | None = None
+    quirks: Quirks = STRICT
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +63,46 @@ class Settled:
     line: str
 
 
-def locate(spec: str | Mapping[str, Any], dataset_dir: Path, *, key: str = "dataset") -> Source:
-    """The files of one entry of `dataset` or `eval_dataset`; `key` is named in errors."""
+def locate(spec: str | Mapping[str, Any], dataset_dir: Path | str | Mapping[str, Any], *, key: str = "dataset",
+           quirks: Quirks = STRICT) -> Source:
+    """The files of one entry of `dataset` or `eval_dataset`, or the place to fetch them from; `key` is named in errors.
+
+    `dataset_dir` is a folder, a mapping in place of its registry, or one of LLaMA-Factory's words for hubs (see `open_registry`).
+    """
+    registry = open_registry(dataset_dir, key)
     if isinstance(spec, Mapping):
-        entry = read_entry(spec, key, formatting=None)
-        return _source(entry.file_name, entry, _existing(entry.file_name, (dataset_dir, Path())), key)
-    registry = read_registry(dataset_dir)
-    if spec in registry:
-        entry = read_entry(registry[spec], f"{dataset_dir / FILE_NAME} `{spec}`", formatting="alpaca")
-        return _source(spec, entry, _existing(entry.file_name, (dataset_dir,)), f"{dataset_dir / FILE_NAME} `{spec}`")
-    tables = (dataset_dir / csv_table.FOLDER,) if spec.lower().endswith(".csv") else ()
-    found = _existing(spec, (Path(), dataset_dir, *tables)) or _called(spec, dataset_dir, key)
+        return _described(read_entry(spec, key, formatting=None, quirks=quirks), str(spec.get("file_name") or ""), key,
+                          (registry.folder, Path()), quirks)
+    name, count = without_count(spec)
+    found = _registered(spec, registry, quirks) or _local(spec, registry, key, quirks)
+    if found is not None:
+        return found
+    if count is not None:
+        found = _registered(name, registry, quirks) or _local(name, registry, key, quirks)
+    found = found or _elsewhere(name, registry, quirks)
     if found is None:
-        raise _unknown(spec, registry, dataset_dir, key)
-    return _source(spec, Entry(spec, None, None), found, key)
+        raise _unknown(spec, registry, key)
+    return found if count is None else replace(found, num_samples=count)
+
+
+def fetched(source: Source, key: str = "dataset") -> Source:
+    """The source with its files on this machine; one that lies here is itself."""
+    if source.place is None:
+        return source
+    from tunewright.data.remote import fetch
+
+    paths = fetch(source.place, key)
+    return replace(source, files=data_files(paths, key), place=None)
+
+
+def source_of(spec: str | Mapping[str, Any], data: DataConfig, key: str, report: Callable[[str], None]) -> Source:
+    """The data set as a run reads it: fetched if it lies elsewhere, converted if it is a table of the sft-json document, its columns
+    named."""
+    found = locate(spec, data.dataset_dir, key=key, quirks=chosen(data.data_compat))
+    if found.place is not None:
+        place, found = found.place, fetched(found, key)
+        report(f"{found.name}: {len(found.files)} files from {place}, in {found.files[0].path.parent}")
+    return named(converted(found, Path(str(data.dataset_dir)), report), data.columns())
 
 
 def converted(source: Source, dataset_dir: Path, report: Callable[[str], None]) -> Source:
@@ -80,14 +122,23 @@ def named(source: Source, columns: Mapping[str, str]) -> Source:
 
 def settle(source: Source, stage: str) -> Settled:
     """Choose the layout from the declaration, or from the first row; refuse one that the stage cannot train on."""
-    first = next(first_rows(source.files[0]), None) or next(read_rows(source.files[0]))
-    chosen = _for_stage(source, first, stage)
-    _check_first_row(source, chosen, first)
-    read = {name for name in chosen.columns.values()}
-    unread = [name for name in first.values if name not in read]
-    how = "as declared" if source.layout is not None else "detected from the first row"
-    line = f"{source.name}: {chosen.described()}, {how}"
-    return Settled(source, chosen, f"{line}; columns not read: {', '.join(unread)}" if unread else line)
+    head = _head(source.files[0])
+    detected = None if source.layout is not None else next((row for row in head if detect(row.values, stage) is not None), head[0])
+    found = replace(stage_layout(source.layout, detected or head[0], stage, source.name), quirks=source.quirks)
+    chosen = with_told(found, head, is_declared=detected is None)
+    line = line_of(source.name, chosen, head, detected=detected)
+    return Settled(source, chosen, "; ".join((line, *source.notes)))
+
+
+def _head(file: DataFile) -> list[Row]:
+    """The first rows, up to one that cannot be read, which is told when it is read in its turn."""
+    found: list[Row] = []
+    try:
+        found.extend(islice(first_rows(file), _HEAD_ROWS))  # what came before an error stays
+    except InputError:
+        if not found:
+            raise
+    return found or [next(read_rows(file))]
 
 
 def rows(source: Source) -> Iterator[Row]:
@@ -107,6 +158,13 @@ def outcomes(settled: Settled) -> Iterator[tuple[Origin, Outcome]]:
         raise _absent_column(settled.source.name, key, name, last)
 
 
+def refuse_absent(settled: Settled, present: Collection[str]) -> None:
+    """Refuse a declared column that no row had; `present` are the columns that some row had."""
+    for key, name in settled.layout.columns.items():
+        if key in settled.layout.given and key in OPTIONAL_COLUMNS and name not in present:
+            raise _absent_column(settled.source.name, key, name, deque(rows(settled.source), maxlen=1)[0])
+
+
 def first_rows(file: DataFile, size: int = 1 << 20) -> Iterator[Row]:
     """Rows at the beginning of `file`, without reading all of a large one; all types."""
     if file.kind in ("parquet", "arrow"):
@@ -114,45 +172,46 @@ def first_rows(file: DataFile, size: int = 1 << 20) -> Iterator[Row]:
     return read_head(file, size) if file.path.stat().st_size > size else read_rows(file)
 
 
-def _for_stage(source: Source, first: Row, stage: str) -> Layout:
-    if stage == "pt":
-        return _document_layout(source, first)
-    chosen = source.layout or detect(first.values)
-    if chosen is None:
-        raise InputError(
-            f"no format fits the columns {', '.join(first.values)}", where=str(first.origin),
-            mend="say what they are in a mapping: {file_name: ..., formatting: alpaca, columns: {prompt: ..., response: ...}}")
-    if chosen.formatting == "text":
-        raise InputError("stage sft trains on conversations, but these rows are documents", where=str(first.origin),
-                         mend="set stage: pt, or give rows with questions and answers")
-    return chosen
+def _described(entry: Entry, name: str, where: str, folders: tuple[Path, ...], quirks: Quirks) -> Source:
+    """The source of a description: its files, looked for in `folders`, or its place."""
+    unread = (f"keys not read: {', '.join(entry.unread)}",) if entry.unread else ()
+    if entry.place is not None:
+        return Source(name or str(entry.place), (), entry.layout, entry.num_samples, entry.place, quirks, unread)
+    found = existing(entry.file_name, folders, quirks)
+    if found is None:
+        raise misnamed(f"file_name: `{entry.file_name}` does not exist", where, "give the path of a file or folder")
+    files = data_files(found.paths, where)
+    if entry.sha1 is not None:
+        check_sha1(files, entry.sha1, where)
+    return Source(name, files, entry.layout, entry.num_samples, None, quirks, (*unread, *found.notes))
 
 
-def _document_layout(source: Source, first: Row) -> Layout:
-    """The layout for pre-training: the column that `columns.prompt` names (LLaMA-Factory's way), or `text`."""
-    declared = source.layout
-    if declared is not None and declared.formatting not in ("alpaca", "text"):
-        raise InputError(f"stage pt trains on documents, but the data set is declared as {declared.formatting}",
-                         where=source.name,
-                         mend="set stage: sft, or formatting: text")
-    column = declared.columns["prompt"] if declared is not None and "prompt" in declared.given else "text"
-    if column not in first.values:
-        raise InputError(
-            f"{column}: missing; columns present: {', '.join(first.values)}", where=str(first.origin),
-            mend="name the column of the documents in a mapping: {file_name: ..., formatting: text, columns: {prompt: ...}}")
-    return make_layout("text", {"prompt": column})
+def _registered(spec: str, registry: Registry, quirks: Quirks) -> Source | None:
+    if spec not in registry.entries:
+        return None
+    where = f"{registry.shown} `{spec}`"
+    entry = read_entry(registry.entries[spec], where, formatting="alpaca", quirks=quirks)
+    if registry.repository is not None and entry.place is None:
+        entry = replace(entry, place=Place(HUB, registry.repository, folder=str(Path(entry.file_name).parent)))
+    return _described(entry, spec, where, (registry.folder,), quirks)
 
 
-def _check_first_row(source: Source, chosen: Layout, first: Row) -> None:
-    """A required column that the first row lacks is a wrong mapping rather than a wrong row: say what would fit."""
-    for key in ("prompt", "response", "messages"):
-        name = chosen.columns.get(key)
-        if name is None or name in first.values or (chosen.formatting == "table" and "conversation" in first.values):
-            continue
-        fitting = detect(first.values)
-        mend = f"the rows look like formatting: {fitting.formatting}" if fitting else f"set columns.{key} to one of them"
-        raise InputError(f"{name} (columns.{key} of {source.name}): missing; columns present: {', '.join(first.values)}",
-                         where=str(first.origin), mend=mend)
+def _local(spec: str, registry: Registry, key: str, quirks: Quirks) -> Source | None:
+    """The files of this machine that a name which is not registered stands for."""
+    if registry.is_online or is_cloud(spec):
+        return None
+    tables = (registry.folder / csv_table.FOLDER,) if spec.lower().endswith(".csv") else ()
+    found = existing(spec, (Path(), registry.folder, *tables), quirks) or called(spec, registry.folder, key)
+    return None if found is None else Source(spec, data_files(found.paths, key), None, None, None, quirks, found.notes)
+
+
+def _elsewhere(spec: str, registry: Registry, quirks: Quirks) -> Source | None:
+    """The path in the cloud or the data set of a hub that a name may stand for; one that looks like a path of this machine is neither."""
+    place = Place(CLOUD, spec) if is_cloud(spec) else hub_place(spec, any_name=registry.is_online)
+    looks_local = not registry.is_online and (kind_of(spec) is not None or Path(spec).parent.is_dir())
+    if place is None or (place.kind == HUB and "::" not in spec and "://" not in spec and looks_local):
+        return None
+    return Source(spec, (), None, None, place, quirks)
 
 
 def _absent_column(name: str, key: str, column: str, last: Row) -> InputError:
@@ -160,75 +219,19 @@ def _absent_column(name: str, key: str, column: str, last: Row) -> InputError:
                       where=last.origin.file, mend=nearest(column, last.values) or f"take columns.{key} out")
 
 
-def _source(name: str, entry: Entry, paths: list[Path] | None, where: str) -> Source:
-    if paths is None:
-        raise _misnamed(f"file_name: `{entry.file_name}` does not exist", where, "give the path of a file or folder")
-    return Source(name, _data_files(paths, where), entry.layout, entry.num_samples)
-
-
-def _existing(name: str, folders: tuple[Path, ...]) -> list[Path] | None:
-    """The paths that `name` stands for in the first of `folders` that has any."""
-    for folder in folders:
-        path = folder / Path(name).expanduser()
-        if path.is_dir():
-            return _folder_files(path)
-        if path.exists():
-            return [path]
-        if glob.has_magic(name):
-            found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
-            if found:
-                return found
-    return None
-
-
-def _called(name: str, folder: Path, key: str) -> list[Path] | None:
-    """The one data file of `folder` whose name without its ending is `name`; in the command-line reference data sets are called so."""
-    if not folder.is_dir() or "/" in name:
-        return None
-    found = [path for path in sorted(folder.iterdir()) if path.stem == name and path.suffix.lower() in KINDS and path.is_file()]
-    if len(found) > 1:
-        raise InputError(f"{key}: `{name}` may be {' or '.join(f'`{path.name}`' for path in found)}", where=str(folder),
-                         mend="write the name with its ending")
-    return found or None
-
-
-def _folder_files(folder: Path) -> list[Path]:
-    """Data files directly inside, sorted. Hidden files, other kinds and the registry are left alone."""
-    found = [path for path in sorted(folder.iterdir())
-             if path.is_file() and path.suffix.lower() in KINDS and not path.name.startswith(".") and path.name != FILE_NAME]
-    if not found:
-        raise InputError("the folder holds no data files", where=str(folder), mend=f"types: {', '.join(KINDS)}")
-    return found
-
-
-def _data_files(paths: list[Path], where: str) -> tuple[DataFile, ...]:
-    files = tuple(DataFile(path, _kind(path)) for path in paths)
-    families = {FAMILY.get(file.kind, file.kind): file.path.name for file in files}
-    if len(families) > 1:
-        names = ", ".join(f"`{name}`" for name in families.values())
-        raise _misnamed(f"files of different types in one data set: {names}", where, "name the files as data sets of their own")
-    return files
-
-
-def _misnamed(what: str, where: str, mend: str) -> InputError:
-    """The error at a place in the registry, or about a setting, whose own place is found by its name before the colon."""
-    return InputError(f"{where}: {what}", mend=mend) if where in ("dataset", "eval_dataset") else InputError(what, where=where, mend=mend)
-
-
-def _kind(path: Path) -> str:
-    refuse_compressed(path)
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"unknown type `{path.suffix or path.name}`", where=str(path),
-                         mend=f"types: {', '.join(KINDS)}")
-    return kind
-
-
-def _unknown(spec: str, registry: Mapping[str, Any], dataset_dir: Path, key: str) -> InputError:
-    folders = [folder for folder in (Path(spec).parent, dataset_dir) if folder.is_dir()]
+def _unknown(spec: str, registry: Registry, key: str) -> InputError:
+    folders = [folder for folder in (Path(spec).parent, registry.folder) if folder.is_dir()]
+    if any(megatron_prefix(folder / Path(spec).expanduser()) for folder in (Path(), registry.folder)):
+        return InputError(f"{key}: `{spec}` is the prefix of Megatron's files of tokens, not of rows", mend=MEGATRON_MEND)
+    if sliced(spec):
+        return InputError(f"{key}: `{spec}` ends in a slice, which is not taken", mend=SLICE_MEND)
+    if _WEIGHT.fullmatch(spec):
+        return InputError(f"{key}: `{spec}` is a number: only sets of Megatron's files are weighed there",
+                          mend="set data_manager_type: mg, or for rows mix_strategy: interleave_over and interleave_probs")
     beside = [str(path) for folder in folders for path in sorted(folder.iterdir())
-              if path.suffix.lower() in KINDS and path.name != FILE_NAME]
-    mend = nearest(spec, dict.fromkeys([*registry, *beside, *(Path(path).name for path in beside)]))
-    return InputError(f"{key}: `{spec}` is not a name in {dataset_dir / FILE_NAME}, a file or a folder",
+              if path.suffix.lower() in KINDS and path.name != Path(registry.shown).name]
+    mend = nearest(spec, dict.fromkeys([*registry.entries, *beside, *(Path(path).name for path in beside)]))
+    if registry.is_online:
+        return InputError(f"{key}: `{spec}` is not the name of a data set on a hub", mend="write owner/name")
+    return InputError(f"{key}: `{spec}` is not a name in {registry.shown}, a file or a folder",
                       mend=mend or None)
-

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bz2
+import contextlib
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 from tunewright.errors import InputError, StorageError
 
 BOM = b"\xef\xbb\xbf"
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd", b"PK\x03\x04": "unzip"}
 """First bytes of compressed files -> the program that unpacks them."""
+
+UNPACKED: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
+"""Endings of packed files that are read as they are -> what opens them."""
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
@@ -19,7 +27,7 @@ def decoded_lines(path: Path) -> Iterator[str]:
     A byte-order mark is left out. Raises `InputError` for an empty file, UTF-16 or bytes that are not UTF-8.
     """
     offset = 0
-    with _opened(path) as file:
+    with _reading(path), _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
                 refuse_utf16(path, line)
@@ -29,9 +37,27 @@ def decoded_lines(path: Path) -> Iterator[str]:
         raise empty_file(path)
 
 
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Where each line begins, in bytes, and the line, not decoded; otherwise as `decoded_lines`."""
+    offset = 0
+    with _reading(path), _opened(path) as file:
+        for line in file:
+            if offset == 0:
+                refuse_utf16(path, line)
+            yield offset, line if offset else line.removeprefix(BOM)
+            offset += len(line)
+    if offset == 0:
+        raise empty_file(path)
+
+
+def decoded_line(path: Path, content: bytes, offset: int, number: int) -> str:
+    """A line that `raw_lines` gave, `offset` bytes into the file, as text."""
+    return _decoded(path, content, offset, number)
+
+
 def decoded_text(path: Path) -> str:
     """The whole of `path` as text, under the same rules as `decoded_lines`."""
-    with _opened(path) as file:
+    with _reading(path), _opened(path) as file:
         content = file.read()
     if not content:
         raise empty_file(path)
@@ -41,7 +67,7 @@ def decoded_text(path: Path) -> str:
 
 def decoded_head(path: Path, size: int) -> str:
     """The first `size` bytes as text; a character that the cut divides is left out."""
-    with _opened(path) as file:
+    with _reading(path), _opened(path) as file:
         content = file.read(size)
     refuse_utf16(path, content)
     content = content.removeprefix(BOM)
@@ -60,6 +86,19 @@ def last_bytes(path: Path, size: int) -> bytes:
         return file.read()
 
 
+def bytes_between(path: Path, begin: int, end: int) -> bytes:
+    """Bytes `begin` to `end` of a file that is not packed."""
+    with _reading(path), path.open("rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def count_lines(path: Path) -> int:
+    """Line breaks in a file that is not packed."""
+    with _reading(path), path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
 def empty_file(path: Path) -> InputError:
     """The error for a file without content."""
     return InputError("the file is empty", where=str(path), mend="put rows into it or take it out of the data set")
@@ -74,19 +113,40 @@ def refuse_utf16(path: Path, head: bytes) -> None:
 
 
 def refuse_compressed(path: Path) -> None:
-    """Raise `InputError` if the file begins as compressed ones do."""
-    with _opened(path) as file:
+    """Raise `InputError` if the file begins as compressed ones do, whatever its name, unless its name says so and it can be read so."""
+    if is_packed(path):
+        return
+    with _reading(path), path.open("rb") as file:
         head = file.read(6)
     for magic, program in COMPRESSED.items():
         if head.startswith(magic):
             raise InputError("the file is compressed", where=str(path), mend=f"unpack it first: {program} {path}")
 
 
-def _opened(path: Path) -> BinaryIO:
+def is_packed(path: Path) -> bool:
+    """Whether the name says that the file is packed in a way that is read as it is."""
+    return path.suffix.lower() in UNPACKED
+
+
+def _opened(path: Path) -> Any:
+    return UNPACKED[path.suffix.lower()](path) if is_packed(path) else path.open("rb")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Errors of the file system and of damaged packing, in one line each."""
     try:
-        return path.open("rb")
+        yield
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise _damaged(path, str(error)) from error
     except OSError as error:
+        if error.errno is None:  # bz2 says so of bytes that are not its own
+            raise _damaged(path, str(error)) from error
         raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _damaged(path: Path, said: str) -> InputError:
+    return InputError(f"the packed file is damaged or truncated: {said[0].lower()}{said[1:]}", where=str(path), mend="fetch it again")
 
 
 def _decoded(path: Path, content: bytes, offset: int, line: int) -> str:

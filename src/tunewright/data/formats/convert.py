@@ -1,58 +1,51 @@
-"""The table of formats: conversion by name, and detection from a first row."""
+"""The table of formats: what reads a row of each, and what record each kind of row becomes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from tunewright.data.formats import alpaca, documents, openai, prompt_completion, sharegpt, table
-from tunewright.data.formats.fields import Outcome
-from tunewright.data.formats.layout import COLUMN_KEYS, Layout, layout
+from tunewright.data.formats import alpaca, documents, messages, openai_preference, prompt_completion, table, tokens
+from tunewright.data.formats.detect import detect as detect
+from tunewright.data.formats.feedback import feedback
+from tunewright.data.formats.fields import Dialogue, Outcome, Refusal, not_read
+from tunewright.data.formats.layout import MEDIA_COLUMNS, Kind, Layout
+from tunewright.data.formats.pairs import preference
+from tunewright.data.formats.prompts import prompt
+from tunewright.data.formats.turns import conversation
 from tunewright.data.json_rows import Row
 
-_CONVERTERS: Mapping[str, Callable[[Row, Layout], Outcome]] = {
-    "alpaca": alpaca.convert, "sharegpt": sharegpt.convert, "openai": openai.convert, "table": table.convert,
-    "prompt_completion": prompt_completion.convert, "text": documents.convert,
+HAS_MEDIA = "pictures, video or sound, of which only the text could be trained"
+
+_READ: Mapping[str, Callable[[Row, Layout], Dialogue | Refusal]] = {
+    "alpaca": alpaca.read, "sharegpt": messages.read, "openai": messages.read, "parts": messages.read, "table": table.read,
+    "prompt_completion": prompt_completion.read, "preference": prompt_completion.read_prompt,
+    "prompt_only": prompt_completion.read_prompt, "openai_preference": openai_preference.read,
 }
-
-_QUESTION_ANSWER = (("instruction", "output"), ("instruction", "response"), ("query", "response"),
-                    ("prompt", "response"),
-                    ("question", "answer"))
-
-_ALWAYS_READ = ("history", "system", "tools")
-"""Columns that a detected layout reads where rows have them. Registered sets name them, as in LLaMA-Factory."""
+_BUILD: Mapping[Kind, Callable[[Row, Layout, Dialogue], Outcome]] = {
+    "conversation": conversation, "preference": preference, "feedback": feedback, "prompt": prompt,
+}
+_WHOLE: Mapping[str, Callable[[Row, Layout], Outcome]] = {"text": documents.convert, "tokens": tokens.convert}
+"""Formats without turns."""
 
 
 def convert(row: Row, layout: Layout) -> Outcome:
     """The record of a row, or the reason to leave it out; raises `InputError` for a missing column or a wrong type."""
-    return _CONVERTERS[layout.formatting](row, layout)
+    found = _converted(row, layout)
+    if layout.told is None or row.values.keys() <= layout.told or isinstance(found, Refusal):
+        return found
+    unread = [name for name, value in row.values.items() if name not in layout.told and value is not None
+              and (name not in MEDIA_COLUMNS or value not in ([], ""))]
+    media = next((name for name in unread if name in MEDIA_COLUMNS), None)
+    if media is not None:
+        return Refusal(HAS_MEDIA, f"{media} is not empty")
+    return found._replace(changes=(*found.changes, not_read("column", unread))) if unread else found
 
 
-def detect(values: Mapping[str, Any]) -> Layout | None:
-    """The layout of a data set whose first row is `values`, or None."""
-    for column in ("messages", "conversations"):
-        found = _messages_layout(values.get(column), column)
-        if found is not None:
-            return _with_extras(found, {"messages": column})
-    if {"prompt", "completion"} <= values.keys():
-        return _with_extras("prompt_completion", {})
-    for prompt, response in _QUESTION_ANSWER:
-        if {prompt, response} <= values.keys():
-            return _with_extras("alpaca", {"prompt": prompt, "response": response})
-    if {"human", "assistant"} <= values.keys() or table.PAIRS in values:
-        return _with_extras("table", {})
-    return layout("text") if "text" in values else None
-
-
-def _messages_layout(messages: Any, column: str) -> str | None:
-    if not isinstance(messages, list) or not messages or not isinstance(messages[0], Mapping):
-        return None
-    if "role" in messages[0]:
-        return "openai"
-    return "sharegpt" if {"from", "value"} <= messages[0].keys() else None
-
-
-def _with_extras(formatting: str, columns: dict[str, str]) -> Layout:
-    extras = {key: key for key in _ALWAYS_READ if key in COLUMN_KEYS[formatting]}
-    found = layout(formatting, {**extras, **columns})
-    return Layout(found.formatting, found.columns, found.tags)
+def _converted(row: Row, layout: Layout) -> Outcome:
+    whole = _WHOLE.get(layout.formatting)
+    if whole is not None:
+        return whole(row, layout)
+    dialogue = _READ[layout.formatting](row, layout)
+    if isinstance(dialogue, Refusal):
+        return dialogue
+    return _BUILD[layout.kind](row, layout, dialogue)

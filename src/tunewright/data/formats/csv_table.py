@@ -22,7 +22,7 @@ _QUESTION, _ANSWER = "human", "assistant"
 
 def is_table(file: DataFile, dataset_dir: Path) -> bool:
     """Whether the file is a CSV file in the sub-folder whose header has `human` and `assistant`."""
-    if file.kind != "csv" or file.path.parent != dataset_dir / FOLDER:
+    if file.path.suffix.lower() != ".csv" or file.path.parent != dataset_dir / FOLDER:
         return False
     return {_QUESTION, _ANSWER} <= next(iter(read_rows(file))).values.keys()
 
