@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.templates.families import FAMILIES, conversation, renderer_of
+from tunewright.config.data import TemplateConfig
 from tunewright.data.records import Message, ToolCall
-from tunewright.data.template_sources import bundled_names
+from tunewright.data.template_check import tokenizer_without_model
+from tunewright.data.template_sources import bundled_names, named_policy
+from tunewright.data.templates import load_renderer
 
 TURNS = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "Later."))
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -25,7 +31,7 @@ GOLDEN = {
     "deepseek3": (f"{BOS}Be brief.<｜User｜>Hi<｜Assistant｜>Hello.{EOS}<｜User｜>Bye<｜Assistant｜>", f"Later.{EOS}"),
     "deepseek_r1": (f"{BOS}Be brief.<｜User｜>Hi<｜Assistant｜>Hello.{EOS}<｜User｜>Bye<｜Assistant｜><think>\n",
                     f"\n</think>\n\nLater.{EOS}"),
-    "default": ("System: Be brief.\nHuman: Hi\nAssistant: Hello.</s>\nHuman: Bye\nAssistant:", " Later.</s>\n"),
+    "default": ("System: Be brief.</s>\nHuman: Hi</s>\nAssistant:Hello.</s>\nHuman: Bye</s>\nAssistant:", "Later.</s>\n"),
     "empty": ("Be brief.HiHello.</s>Bye", "Later.</s>"),
     "gemma": ("<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
               "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n", "Later.<end_of_turn>\n"),
@@ -37,7 +43,7 @@ GOLDEN = {
                "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
                "Hello.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
                "<|start_header_id|>assistant<|end_header_id|>\n\n", "Later.<|eot_id|>"),
-    "mistral": ("<s>[INST] Be brief.\n\nHi [/INST] Hello.</s>[INST] Bye [/INST]", " Later.</s>"),
+    "mistral": ("<s>[INST] Be brief.\n\nHi[/INST] Hello.</s>[INST] Bye[/INST]", " Later.</s>"),
     "phi3": ("<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n<|user|>\nBye<|end|>\n"
              "<|assistant|>\n", "Later.<|end|>\n"),
     "phi4": ("<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|>"
@@ -69,7 +75,7 @@ PROMPT_WITHOUT_SYSTEM = {
     "deepseek": f"{BOS}User: Hi\n\nAssistant:",
     "deepseek3": f"{BOS}<｜User｜>Hi<｜Assistant｜>",
     "deepseek_r1": f"{BOS}<｜User｜>Hi<｜Assistant｜><think>\n",
-    "default": "Human: Hi\nAssistant:",
+    "default": "Human: Hi</s>\nAssistant:",
     "empty": "Hi",
     "gemma": "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n",
     "glm4": "[gMASK]<sop><|user|>\nHi<|assistant|>",
@@ -77,7 +83,7 @@ PROMPT_WITHOUT_SYSTEM = {
     "llama2": "<s>[INST] Hi [/INST]",
     "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
               "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    "mistral": "<s>[INST] Hi [/INST]",
+    "mistral": "<s>[INST] Hi[/INST]",
     "phi3": "<|user|>\nHi<|end|>\n<|assistant|>\n",
     "phi4": "<|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>",
     "qwen2.5": QWEN_DEFAULT + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
@@ -94,9 +100,41 @@ CALLS = (Message("user", "Oslo?"), Message("assistant", "", tool_calls=(ToolCall
          Message("tool", "rain"), Message("assistant", "It rains."))
 
 
+RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text("utf-8"))
+BY_HAND = {
+    "bailing_v2": "<role>SYSTEM</role>Be brief.<|role_end|><role>HUMAN</role>Hi<|role_end|><role>ASSISTANT</role>Hello.<|role_end|>"
+                  "<role>HUMAN</role>Bye<|role_end|><role>ASSISTANT</role>Later.<|role_end|>",
+    "breeze": "<s>Be brief. [INST] Hi [/INST] Hello.[INST] Bye [/INST] Later.</s>",
+    "dots_ocr": "<|system|>Be brief.<|endofsystem|>\n<|user|>Hi<|endofuser|><|assistant|>Hello.<|endofassistant|>"
+                "<|user|>Bye<|endofuser|><|assistant|>Later.<|endofassistant|>",
+    "falcon": "Be brief.\nUser: Hi\nFalcon:Hello.\nUser: Bye\nFalcon:Later.</s>",
+    "fewshot": "Be brief.HiHello.</s>\n\nByeLater.</s>\n\n",
+    "ministral3": "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]Hi[/INST]Hello.</s>[INST]Bye[/INST]Later.</s>",
+    "olmo": "</s>Be brief.<|user|>\nHi\n<|assistant|>\nHello.</s>\n<|user|>\nBye\n<|assistant|>\nLater.</s>\n",
+    "openchat-3.6": "<s>Be brief.<|start_header_id|>GPT4 Correct User<|end_header_id|>\n\nHi<|eot_id|>"
+                    "<|start_header_id|>GPT4 Correct Assistant"
+                    "<|end_header_id|>\n\nHello.<|eot_id|><|start_header_id|>GPT4 Correct User<|end_header_id|>\n\nBye<|eot_id|>"
+                    "<|start_header_id|>GPT4 Correct Assistant<|end_header_id|>\n\nLater.<|eot_id|>",
+    "phi_small": "<|endoftext|><|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n<|user|>\nBye<|end|>\n"
+                 "<|assistant|>\nLater.<|end|>\n",
+    "solar": "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\nHello.</s>\n\n"
+             "### User:\nBye\n\n### Assistant:\nLater.</s>\n\n",
+    "yi_vl": "Be brief.### Human: Hi\n### Assistant:Hello.\n### Human: Bye\n### Assistant:Later.</s>",
+}
+
+
 def test_every_bundled_template_has_a_golden_render() -> None:
-    """The tables of this folder and of the package name the same templates."""
-    assert set(bundled_names()) == set(GOLDEN) == set(PROMPT_WITHOUT_SYSTEM) == set(FAMILIES)
+    """The tables of this folder name the same templates; the other names have recorded renders, or share the text of one that has."""
+    assert set(GOLDEN) == set(PROMPT_WITHOUT_SYSTEM) == set(FAMILIES)
+    recorded = {named_policy(name).name for name in (*RECORDED["llamafactory"], *RECORDED["vendors"])}
+    assert set(bundled_names()) - set(GOLDEN) - recorded == set(BY_HAND)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_render_of_formats_that_are_written_otherwise_than_in_llamafactory(name: str) -> None:
+    """Oracle: by hand, from the model cards; LLaMA-Factory leaves out a space, a line end, or the token that closes an answer."""
+    tokenizer = tokenizer_without_model(name)
+    assert load_renderer(TemplateConfig(template=name), tokenizer).render(conversation(*TURNS).messages) == BY_HAND[name]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -175,7 +213,7 @@ TOOL_GOLDEN = {
                '<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>'
                "<|start_header_id|>ipython<|end_header_id|>\n\nrain<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
                "It rains.<|eot_id|>", ['{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>', "It rains.<|eot_id|>"]),
-    "mistral": ("<s>[AVAILABLE_TOOLS] [" + WEATHER_JSON + "][/AVAILABLE_TOOLS][INST] Oslo? [/INST][TOOL_CALLS] "
+    "mistral": ("<s>[AVAILABLE_TOOLS] [" + WEATHER_JSON + "][/AVAILABLE_TOOLS][INST] Oslo?[/INST][TOOL_CALLS] "
                 '[{"name": "weather", "arguments": {"city": "Oslo"}, "id": "call00000"}]</s>'
                 '[TOOL_RESULTS] {"content": rain, "call_id": "call00000"}[/TOOL_RESULTS] It rains.</s>',
                 ['[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}, "id": "call00000"}]</s>', " It rains.</s>"]),

@@ -41,8 +41,8 @@ def test_base_model_without_template_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("written", "name"), [
-    ("qwen", "qwen2.5"), ("QWEN2.5", "qwen2.5"), ("intern2", "internlm2"), ("phi", "phi3"), ("deepseekr1", "deepseek_r1"),
-    ("Qwen3_NoThink", "chatml"), ("plain", "empty")])
+    ("qwen", "qwen2.5"), ("QWEN2.5", "qwen2.5"), ("InternLM2", "internlm2"), ("phi", "phi3"), ("deepseekr1", "deepseek_r1"),
+    ("ChatML", "chatml"), ("plain", "empty")])
 def test_names_and_aliases(written: str, name: str) -> None:
     """LLaMA-Factory's names, in any case."""
     assert load_renderer(TemplateConfig(template=written), tokenizer_of(name)).name == name
@@ -73,7 +73,7 @@ def test_template_without_terminator_gets_eos_after_the_last_answer(tmp_path: Pa
 @pytest.mark.parametrize(("name", "turns", "tools", "reason"), [
     ("vicuna", [Message("user", "a"), Message("assistant", "b")], ({"type": "function", "function": {"name": "f"}},),
      "has no place for tools"),
-    ("gemma", [Message("user", "a"), Message("assistant", "", tool_calls=(ToolCall("f", {}, ""),))], (), "has no place for tool calls"),
+    ("gemma", [Message("user", "a"), Message("assistant", "", tool_calls=(ToolCall("f", {}, ""),))], (), "has no turn for results"),
     ("llama3", [Message("user", "a"), Message("assistant", "", tool_calls=(ToolCall("f", {}, ""), ToolCall("g", {}, "")))], (),
      "exactly one tool call"),
     ("chatml", [Message("user", "a"), Message("system", "late"), Message("assistant", "b")], (), "a system message can only come first"),
@@ -116,3 +116,15 @@ def test_the_tokenizer_is_left_as_it_was() -> None:
     assert tokenizer.backend_tokenizer.to_str() == before
     assert min(map(len, rows)) > 20
     assert all(tokenizer.pad_token_id not in row for row in rows)
+
+
+@pytest.mark.parametrize(("tokenizer", "template", "said"), [
+    ("llama2", "chatml", "template chatml: answers end with '<|im_end|>', which is 6 tokens of this tokenizer and not one: generation will "
+                         "not stop there; use the template of this model, or name it in add_special_tokens"),
+    ("chatml", "chatml", None), ("llama2", "vicuna", None), ("llama2", "default", None)])
+def test_an_end_that_is_no_token_is_told(tokenizer: str, template: str, said: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """A base model with another family's template would be trained to write the end as text, and never to stop."""
+    found = tokenizer_of(tokenizer)
+    load_renderer(TemplateConfig(template=template), found)
+    size = len(found.encode("<|im_end|>", add_special_tokens=False))
+    assert caplog.messages == ([] if said is None else [said.replace("6 tokens", f"{size} tokens")])

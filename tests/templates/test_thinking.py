@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.templates.families import conversation, renderer_of
+from tests.templates.families import conversation, renderer_of, tokenizer_of
+from tunewright.config.data import TemplateConfig
+from tunewright.data.quirks import Quirks
 from tunewright.data.records import Message
+from tunewright.data.templates import load_renderer
+from tunewright.data.tokenize import encode_conversation
+from tunewright.errors import InputError
 
 ASKED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 THOUGHT = Message("assistant", "Hello.", reasoning="Greet back.")
@@ -66,3 +71,40 @@ def test_reasoning_is_written_as_a_block_where_the_template_does_not_know_it() -
     assert renderer_of("chatml").render(turns) == text.format("<think>\nGreet back.\n</think>\n\n")
     assert renderer_of("chatml", enable_thinking=False).render(turns) == text.format("")
     assert renderer_of("chatml", enable_thinking=False).render([turns[0], IN_TEXT]) == text.format("<think>\nGreet back.\n</think>\n\n")
+
+
+KEPT = Quirks(["think-block-in-history"])
+RAW = Message("assistant", "<think>As it is.</think>Hello.")
+
+
+@pytest.mark.parametrize(("answer", "block"), [
+    (THOUGHT, "<think>\nGreet back.\n</think>\n\n"), (IN_TEXT, "<think>\nGreet back.\n</think>\n\n"), (RAW, "<think>As it is.</think>"),
+    (PLAIN, ""), (Message("assistant", "Hello.", reasoning=" "), "")], ids=["beside", "in the text", "as it is", "none", "blank"])
+@pytest.mark.parametrize("switch", [True, None])
+@pytest.mark.parametrize("name", ["qwen3", "chatml"])
+def test_with_the_quirk_earlier_answers_keep_their_thoughts(name: str, switch: bool | None, answer: Message, block: str) -> None:
+    """LLaMA-Factory renders each answer of a conversation as the row has it. The thought is trained, its tags are the tags' tokens,
+    and both ways to render agree. With thinking off, and in prompts, it is left out as without the quirk."""
+    tokenizer = tokenizer_of("qwen3")
+    renderer = load_renderer(TemplateConfig(template=name, enable_thinking=switch), tokenizer, KEPT)
+    row = conversation(("user", "Hi"), answer, ("user", "Bye"), ("assistant", "Later."))
+    rendered = renderer.render_spans(row)
+    assert rendered == renderer.render_spans_fast(row)
+    assert ASKED + block + "Hello.<|im_end|>\n<|im_start|>user\nBye" in rendered.text
+    assert rendered.text[slice(*rendered.spans[0])] == block + "Hello.<|im_end|>"
+    ids, labels = encode_conversation(row, renderer, tokenizer)
+    tag, end = (tokenizer.convert_tokens_to_ids(one) for one in ("<think>", "<|im_end|>"))
+    ends = [place for place, token in enumerate(ids) if token == end]
+    assert [part[ends[0] : ends[1]].count(tag) for part in (ids, labels)] == [bool(block)] * 2
+    plain = load_renderer(TemplateConfig(template=name, enable_thinking=switch), tokenizer)
+    assert renderer.render(row.messages[:3], generate=True) == plain.render(row.messages[:3], generate=True)
+    off = [load_renderer(TemplateConfig(template=name, enable_thinking=False), tokenizer, quirks) for quirks in (KEPT, Quirks())]
+    assert off[0].render_spans(row) == off[1].render_spans(row)
+
+
+def test_the_quirk_leaves_channels_alone_and_refuses_its_own_characters() -> None:
+    """GPT-OSS's thoughts are turns of a channel, which the template places; a text with a stand-in in it is no text that can be kept."""
+    assert not load_renderer(TemplateConfig(template="gpt_oss"), tokenizer_of("qwen3"), KEPT).keeps_thoughts
+    renderer = load_renderer(TemplateConfig(template="qwen3"), tokenizer_of("qwen3"), KEPT)
+    with pytest.raises(InputError, match=r"a text holds one of the private characters U\+F8C0 to U\+F8C3; take it out"):
+        renderer.render_spans(conversation(("user", "\uf8c1"), PLAIN))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunewright.data.records import Message
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RENDER_DATE = datetime.date(2024, 7, 26)
-"""What `strftime_now` tells a template: a render must not depend on the day. It is Llama 3.1's own date without a clock."""
+"""What `strftime_now` tells a template if the run names no date: a render must not depend on the day. It is Llama 3.1's own date
+without a clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Jinja:
     variables: Mapping[str, str]
     thinking: bool | None = None
     arguments_as_text: bool = False
+    date: datetime.date = RENDER_DATE
 
     def render(self, messages: Sequence[Message], tools: Tools, *, generate: bool) -> str:
         """The conversation as text, with the opening of an answer at its end if `generate`.
@@ -41,10 +46,11 @@ class Jinja:
         from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
-        variables: dict[str, Any] = dict(self.variables, strftime_now=RENDER_DATE.strftime)
+        variables: dict[str, Any] = dict(self.variables, strftime_now=self.date.strftime)
         if self.thinking is not None:
             variables |= {"enable_thinking": self.thinking, "thinking": self.thinking}
-        turns = template_messages(messages, arguments_as_text=self.arguments_as_text)
+        turns = template_messages(messages, arguments_as_text=self.arguments_as_text, nine_characters=wants_nine_characters(self.text),
+                                  thought_keys=thought_keys(self.text))
         try:
             rendered: str = _compile_jinja_template(self.text).render(
                 messages=turns, tools=template_tools(tools) or None, documents=None, add_generation_prompt=generate, **variables)
@@ -58,6 +64,19 @@ class Jinja:
         return self if thinking == self.thinking else replace(self, thinking=thinking)
 
 
+@cache
+def thought_keys(text: str) -> tuple[str, ...]:
+    """The keys under which a template reads the thought of an answer; vendors disagree on the name."""
+    read = r"""(?:\.|\[["']|get\(["']|["'])%s\b"""
+    return tuple(key for key in ("reasoning_content", "thinking", "reasoning")
+                 if re.search(read % key, text) or (key == "reasoning_content" and key in text))
+
+
+def wants_nine_characters(text: str) -> bool:
+    """Whether identifiers of calls must be nine letters and digits: in Mistral's formats, whose own templates refuse others."""
+    return "[TOOL_CALLS]" in text
+
+
 def template_variables(tokenizer: PreTrainedTokenizerBase, default_system: str | None) -> dict[str, str]:
     """The values a template may read; `bos_token` and `eos_token` are empty where the tokenizer has none."""
     named = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
@@ -65,6 +84,13 @@ def template_variables(tokenizer: PreTrainedTokenizerBase, default_system: str |
     if default_system is not None:
         variables["default_system"] = default_system
     return variables
+
+
+def fixed_date(text: str, date: datetime.date) -> str:
+    """Jinja that fixes `strftime_now` to a date, for the formats in which `text` asks for it; empty if it asks for none."""
+    asked = dict.fromkeys(re.findall(r"""strftime_now\(\s*["']([^"']+)["']\s*\)""", text))
+    said = json.dumps({one: date.strftime(one) for one in asked})
+    return f"{{%- macro strftime_now(format) %}}{{{{ {said}[format] }}}}{{% endmacro %}}\n" if asked else ""
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> str:

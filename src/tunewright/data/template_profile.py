@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tunewright.data.records import Message, ToolCall
-from tunewright.data.template_engine import Jinja
+from tunewright.data.template_engine import Jinja, thought_keys
 from tunewright.data.template_trace import Traced, trace
 from tunewright.errors import InputError, require
 
@@ -44,16 +44,16 @@ class Profile:
     calls_problem: str | None
 
 
-def probe(jinja: Jinja, stops: Sequence[str], eos: str, special: re.Pattern[str]) -> Profile:
-    """The profile of a template. `stops` are its role tokens that end a turn, `special` finds the tokenizer's tokens.
+def probe(jinja: Jinja, stops: Sequence[str], eos: str, special: re.Pattern[str], *, is_open: bool = False) -> Profile:
+    """The profile of a template. `stops` are its role tokens that end a turn, `special` finds the tokenizer's tokens; `is_open` tells that
+    earlier answers are not closed, also where a role token follows.
 
     Raises `InputError` if the template cannot render a question and its answer, or if the render for training does not
     begin with the render for generation.
     """
-    single = _traced(jinja, [_ASK, _ANSWER])
-    prompt = jinja.render([_ASK], (), generate=True)
+    single, prompt = _answered(jinja)
     answer_at = single.of(1)[0].start
-    require(single.text.startswith(prompt) and len(prompt) <= answer_at,
+    require(_begins(single, prompt),
             f"template {jinja.name}: the render of an answered question does not begin with the prompt for that answer",
             mend="use a template whose add_generation_prompt writes what it also writes before an answer")
     ignores = jinja.render([_ASK], (), generate=False) == prompt
@@ -62,21 +62,47 @@ def probe(jinja: Jinja, stops: Sequence[str], eos: str, special: re.Pattern[str]
             mend="use a template that writes the header when add_generation_prompt is set")
     tail = single.text[single.of(1)[-1].end :]
     final = _terminator(tail, special)
-    stops = tuple(stops) or (() if final else _next_role(jinja, special))
+    stops = tuple(stops) or (() if final or is_open else _next_role(jinja, special))
+    closing = tuple(stops) or (final or eos,)
     between = _between(jinja)
+    others = _others(jinja, closing, between, special) if final or stops else ()
     as_text, calls_problem = _calls(jinja)
     return Profile(
-        terminators=tuple(stops) or (final or eos,),
-        open_turns=not stops and not between.lstrip().startswith((final or eos).lstrip()),
+        terminators=tuple(dict.fromkeys((*closing, *others))),
+        open_turns=not stops and not between.lstrip().startswith(tuple(one.lstrip() for one in (*closing, *others))),
         appended="" if final else (stops[0] if stops else eos),
         final_tail="" if final else tail,
         folds_system=not _shows(jinja, [_SYSTEM, _ASK], _SYSTEM.content),
         writes_system=_writes_system(jinja),
-        reads_reasoning="reasoning_content" in jinja.text,
+        reads_reasoning=bool(thought_keys(jinja.text)) and _shows_thoughts(jinja),
         arguments_as_text=as_text,
         tools_problem=_tools(jinja),
         calls_problem=calls_problem,
     )
+
+
+def _answered(jinja: Jinja) -> tuple[Traced, str]:
+    """The render of a question with its answer, and the prompt for it.
+
+    Of the switches of thinking, and of an answer with a thought or without, the first where the one begins with the other: the prompts
+    of some models open a thought, so that only answers with one can follow.
+    """
+    found = []
+    for answer in (_ANSWER, replace(_ANSWER, reasoning="Thoughtqx")):
+        for one in (jinja, jinja.switched(True), jinja.switched(False)):
+            try:
+                found.append((_traced(one, [_ASK, answer]), one.render([_ASK], (), generate=True)))
+            except InputError:
+                if not found:
+                    raise
+                continue
+            if _begins(*found[-1]):
+                return found[-1]
+    return found[0]
+
+
+def _begins(answered: Traced, prompt: str) -> bool:
+    return answered.text.startswith(prompt) and len(prompt) <= answered.of(1)[0].start
 
 
 def render_everything(jinja: Jinja) -> None:
@@ -114,17 +140,43 @@ def _between(jinja: Jinja) -> str:
     return traced.text[traced.of(1)[-1].end : traced.of(2)[0].start]
 
 
+def _others(jinja: Jinja, known: Sequence[str], between: str, special: re.Pattern[str]) -> tuple[str, ...]:
+    """What closes an earlier answer and a call, where these are other tokens than `known`, which close the last answer (GPT-OSS)."""
+    prompt = jinja.render([_ASK], (), generate=True)
+    found = []
+    closing = special.match(between)
+    if closing and closing.group() not in [one.strip() for one in known] and prompt.partition(_ASK.content)[2].startswith(closing.group()):
+        found.append(closing.group())
+    called = [_ASK, Message("assistant", "", tool_calls=(_CALL,)), Message("tool", _RESULT), _ANSWER]
+    try:
+        behind = jinja.render(called, (), generate=False).rpartition("valueqx")[2].partition(_RESULT)[0]
+    except InputError:
+        return tuple(found)
+    closing = special.search(behind)
+    if closing and not any(one.strip() in behind for one in (*known, *found)):
+        found.append(closing.group())
+    return tuple(found)
+
+
 def _next_role(jinja: Jinja, special: re.Pattern[str]) -> tuple[str, ...]:
     """The role token that directly follows an earlier answer, in templates that close turns by opening the next."""
     found = special.match(_between(jinja))
     return (found.group(),) if found else ()
 
 
-def _shows(jinja: Jinja, messages: Sequence[Message], text: str) -> bool:
+def _shows(jinja: Jinja, messages: Sequence[Message], text: str, *, generate: bool = True) -> bool:
     try:
-        return text in jinja.render(messages, (), generate=True)
+        return text in jinja.render(messages, (), generate=generate)
     except InputError:
         return False
+
+
+def _shows_thoughts(jinja: Jinja) -> bool:
+    """Whether the thought of a last answer, or of a call after the last question, is in the render."""
+    thought = "Thoughtqx"
+    turns = [_ASK, replace(_ANSWER, reasoning=thought)]
+    called = [_ASK, replace(_ANSWER, content="", reasoning=thought, tool_calls=(_CALL,)), Message("tool", _RESULT)]
+    return any(_shows(one, kind, thought, generate=kind is called) for one in (jinja.switched(True), jinja) for kind in (turns, called))
 
 
 def _writes_system(jinja: Jinja) -> bool:
@@ -155,6 +207,8 @@ def _calls(jinja: Jinja) -> tuple[bool, str | None]:
         except InputError as error:
             problem = error.message
             continue
-        if all(word in text for word in ("toolqx", _RESULT, '"cityqx"', '"valueqx"')):
+        # Quoted by Python, or twice by JSON: the arguments were not of the kind that the template takes.
+        mangled = "'cityqx'" in text or '\\"cityqx' in text
+        if not mangled and all(word in text for word in ("toolqx", _RESULT, "cityqx", "valueqx")):
             return as_text, None
     return False, problem

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import json
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunewright.data.template_table import THINK, Policy, policies, spoken_names, tool_format_text
 from tunewright.errors import InputError, require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_TEMPLATE_BYTES = 64 * 1024
-_FOLDER = "templates"
 _FILE_ENDINGS = (".jinja", ".jinja2", ".j2")
 
 
@@ -23,49 +21,66 @@ _FILE_ENDINGS = (".jinja", ".jinja2", ".j2")
 class TemplateSource:
     """Jinja text and its name. `stops`: role tokens that end a turn, where the template writes nothing after an answer.
 
-    `bundled` text is our own; other text may be hostile.
+    `bundled` text is our own; other text may be hostile. `also_stop` ends generation too; `thought`: the words around thoughts;
+    `note`: why the text is not what the name promises, for the user to read.
     """
 
     name: str
     text: str
     bundled: bool = False
     stops: tuple[str, ...] = ()
+    also_stop: tuple[str, ...] = ()
+    thought: tuple[str, str] = THINK
+    note: str | None = None
+    never_thinks: bool = False
+    is_open: bool = False
 
 
-def find_source(template: str, tokenizer: PreTrainedTokenizerBase) -> TemplateSource:
-    """The text that `template` names: `auto` is the tokenizer's own, a path is a jinja file, else a bundled name.
+def find_source(template: str, tokenizer: PreTrainedTokenizerBase, tool_format: str | None = None) -> TemplateSource:
+    """The text that `template` names: `auto` is the tokenizer's own, a path is a jinja file, else a name of the table.
 
+    With `tool_format` the text is led by jinja that puts tools into words before the template sees them.
     Raises `InputError` if there is none, or if it is larger than 64 kB.
     """
     if template.lower() == "auto":
-        return _checked(_of_tokenizer(tokenizer))
-    if template.endswith(_FILE_ENDINGS) or "/" in template:
-        return _checked(file_source(Path(template).expanduser()))
-    return bundled_source(template)
+        found = _checked(_of_tokenizer(tokenizer))
+    elif template.endswith(_FILE_ENDINGS) or "/" in template:
+        found = _checked(file_source(Path(template).expanduser()))
+    else:
+        policy = named_policy(template)
+        if policy.tokenizer is None:
+            return bundled_source(template, tool_format)
+        require(bool(tokenizer.chat_template),
+                f"template {policy.name} means the tokenizer's own chat template, because {policy.tokenizer}; the tokenizer has none",
+                where=str(tokenizer.name_or_path) or None, mend="set template to a jinja file")
+        found = replace(_checked(_of_tokenizer(tokenizer)), name=policy.name, thought=policy.thought, also_stop=policy.also_stop,
+                        note=f"template {policy.name}: the tokenizer's own chat template is used, because {policy.tokenizer}")
+    return found if tool_format is None else replace(found, text=tool_format_text(tool_format) + found.text)
 
 
 def bundled_names() -> tuple[str, ...]:
-    """Names of the bundled templates, without their aliases."""
-    return tuple(_table())
+    """Names of the templates whose text is ours, without those that share another's text."""
+    return tuple(policy.name for policy in policies().values() if policy.tokenizer is None and policy.like is None)
 
 
-def bundled_source(name: str) -> TemplateSource:
-    """The bundled template of this name or alias, in any case; an unknown name is refused with the nearest ones."""
-    table = _table()
-    spoken = {alias: known for known, row in table.items() for alias in (known, *row.get("aliases", ()))}
+def named_policy(name: str) -> Policy:
+    """The row of the table with this name or alias, in any case; an unknown name is refused with the nearest ones."""
+    spoken = spoken_names()
     known = spoken.get(name.lower())
     if known is None:
         near = difflib.get_close_matches(name.lower(), spoken, n=3, cutoff=0.5)
         raise InputError(f"template: there is no bundled template {name!r}",
-                         mend=f"did you mean {' or '.join(near)}? " * bool(near) + f"known: {', '.join(sorted(spoken))}")
-    row = table[known]
-    text = (files("tunewright.assets") / _FOLDER / row.get("file", f"{known}.jinja")).read_text("utf-8")
-    return TemplateSource(known, text, True, tuple(row.get("stops", ())))
+                         mend=f"did you mean {' or '.join(near)}? " * bool(near) + "`tunewright template list` shows all names")
+    return policies()[known]
 
 
-def _table() -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = json.loads((files("tunewright.assets") / _FOLDER / "table.json").read_text("utf-8"))
-    return table
+def bundled_source(name: str, tool_format: str | None = None) -> TemplateSource:
+    """The bundled template of this name. Raises `InputError` if there is none, or if the name stands for the tokenizer's own."""
+    policy = named_policy(name)
+    require(policy.tokenizer is None, f"template {policy.name} stands for the tokenizer's own chat template, because {policy.tokenizer}",
+            mend="name the model too")
+    return TemplateSource(policy.name, policy.text(tool_format), True, policy.stops, policy.also_stop, policy.thought,
+                          never_thinks=policy.never_thinks, is_open=policy.is_open)
 
 
 def _of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TemplateSource:

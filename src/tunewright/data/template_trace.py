@@ -22,11 +22,12 @@ Part = Literal["content", "reasoning"]
 
 _PLANES = (0xF0000, 0x100000)
 _PLANE_SIZE = 0xFFFE
-_PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
+PRIVATE = re.compile("[\U000f0000-\U0010fffd]")
 _RUNS = re.compile("([\U000f0000-\U0010fffd])\\1*")
 _JSON_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f]')
-# Some templates look for these words in a message's text; on a second attempt they are left as they are.
-_SIGNALS = re.compile(r"</?think>|</?tool_response>|</?tool_call>|/no_think|/think")
+# Some templates look for these words in a message's text; on a second attempt they are left as they are; on a
+# third, what JSON escapes is, for templates that quote a tool's result.
+SIGNALS = re.compile(r"</?think>|</?tool_response>|</?tool_call>|/no_think|/think")
 
 
 class Run(NamedTuple):
@@ -53,10 +54,10 @@ class Traced:
 def trace(render: Render, messages: Sequence[Message], tools: Tools, hidden: re.Pattern[str]) -> Traced | None:
     """Render `messages` and find their texts; None if the template does more with a text than to trim and to place it.
 
-    Strings of tool calls and tool definitions are traced where they contain `hidden` (control tokens).
+    Names, and strings of tool calls and tool definitions, are traced where they contain `hidden` (control tokens).
     """
     text = render(messages, tools)
-    for keep in (None, _SIGNALS):
+    for keep in (None, SIGNALS, _JSON_ESCAPED):
         shade = _Shade(_free_plane(text), hidden, keep)
         shadow = render([shade.message(number, message) for number, message in enumerate(messages)], shade.tools(tools))
         runs = _runs(text, shadow, shade)
@@ -76,7 +77,9 @@ class _Shade(NamedTuple):
         at = self.plane + 2 * (number + 1)
         calls = tuple(self._call(chr(at), call) for call in message.tool_calls)
         reasoning = None if message.reasoning is None else self._prose(chr(at + 1), message.reasoning)
-        return replace(message, content=self._prose(chr(at), message.content), reasoning=reasoning, tool_calls=calls)
+        name, call_id = (None if one is None else self._value(chr(self.plane), one) for one in (message.name, message.call_id))
+        return replace(message, content=self._prose(chr(at), message.content), reasoning=reasoning, tool_calls=calls, name=name,
+                       call_id=call_id)
 
     def tools(self, tools: Tools) -> Tools:
         return [map_strings(dict(tool), lambda text: self._value(chr(self.plane), text)) for tool in tools]
@@ -93,7 +96,8 @@ class _Shade(NamedTuple):
         return text[:before] + shaded + text[before + len(core) :]
 
     def _call(self, mark: str, call: ToolCall) -> ToolCall:
-        return replace(call, arguments=map_strings(dict(call.arguments), lambda text: self._value(mark, text)))
+        return replace(call, name=self._value(mark, call.name), id=None if call.id is None else self._value(mark, call.id),
+                       arguments=map_strings(dict(call.arguments), lambda text: self._value(mark, text)))
 
     def _value(self, mark: str, text: str) -> str:
         """A string in JSON: what JSON escapes stays, so that the length stays."""
@@ -111,7 +115,7 @@ def _shade_between(text: str, mark: str, kept: re.Pattern[str]) -> str:
 
 def _free_plane(text: str) -> int:
     """The private plane that the text itself uses less; a clash would show as an unfaithful trace."""
-    if not _PRIVATE.search(text):
+    if not PRIVATE.search(text):
         return _PLANES[0]
     return min(_PLANES, key=lambda plane: sum(plane <= ord(character) < plane + _PLANE_SIZE for character in text))
 

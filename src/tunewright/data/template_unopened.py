@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tunewright.data.template_sources import MAX_TEMPLATE_BYTES, bundled_names, bundled_source, file_source
+from tunewright.data.template_sources import MAX_TEMPLATE_BYTES, bundled_names, file_source, named_policy
 from tunewright.errors import refuse, require
 
 FILE_ENDINGS: Final = (".jinja", ".jinja2", ".j2")
@@ -26,7 +26,9 @@ def check_template(template: str, own: tuple[str, Path] | None) -> None:
         if path.is_file():  # a rule reports one that is not there
             _check_text(file_source(path).text, path)
     else:
-        bundled_source(template)
+        policy = named_policy(template)
+        if policy.tokenizer is not None and own is not None:
+            _check_text(*own)
 
 
 def _check_text(text: str, file: Path) -> None:

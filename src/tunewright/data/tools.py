@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from tunewright.data.records import Message, ToolCall
 
 TemplateMessage = dict[str, Any]
 
+_NINE: Final = re.compile("[A-Za-z0-9]{9}")
 
-def template_messages(messages: Sequence[Message], *, arguments_as_text: bool = False) -> list[TemplateMessage]:
-    """Messages in the form of the OpenAI chat API.
 
-    Calls get identifiers `call00000`, `call00001`, ... in order (nine characters, as Mistral's templates insist), and
-    each tool turn answers the earliest call that is still open. `arguments_as_text` writes arguments as JSON text.
+def template_messages(messages: Sequence[Message], *, arguments_as_text: bool = False, nine_characters: bool = False,
+                      thought_keys: Sequence[str] = ("reasoning_content",)) -> list[TemplateMessage]:
+    """Messages in the form of the OpenAI chat API, with the identifiers of `with_identifiers`.
+
+    `arguments_as_text` writes arguments as JSON text. A thought stands under each of `thought_keys`.
     """
-    open_calls: list[tuple[str, str]] = []
-    made = 0
     turns: list[TemplateMessage] = []
-    for message in messages:
+    for message in with_identifiers(messages, nine_characters=nine_characters):
         turn: TemplateMessage = {"role": message.role, "content": message.content}
         if message.reasoning is not None:
-            turn["reasoning_content"] = message.reasoning
+            turn |= dict.fromkeys(thought_keys, message.reasoning)
         if message.tool_calls:
-            names = [f"call{made + number:05d}" for number in range(len(message.tool_calls))]
-            made += len(names)
-            open_calls = [(name, call.name) for name, call in zip(names, message.tool_calls, strict=True)]
-            turn["tool_calls"] = [_call(name, call, arguments_as_text)
-                                  for name, call in zip(names, message.tool_calls, strict=True)]
-        if message.role == "tool" and open_calls:
-            turn["tool_call_id"], turn["name"] = open_calls.pop(0)
+            turn["tool_calls"] = [_call(call, arguments_as_text) for call in message.tool_calls]
+        if message.name is not None:
+            turn["name"] = message.name
+        if message.role == "tool" and message.call_id is not None:
+            turn["tool_call_id"] = message.call_id
         turns.append(turn)
     return turns
+
+
+def with_identifiers(messages: Sequence[Message], *, nine_characters: bool = False) -> Sequence[Message]:
+    """The messages, every call with an identifier, and every result with that of its call and the name of its tool.
+
+    Calls keep the identifiers of the row if it gives one to each, and, where `nine_characters` wants nine letters and digits, they are
+    such; otherwise they are `call00000`, `call00001`, ... in order. A result answers the call that it names; one that names none the
+    earliest that is still open. What the row itself says of a result stays.
+    """
+    own = [call.id for message in messages for call in message.tool_calls]
+    if not own:
+        return messages
+    is_own = all(one and (not nine_characters or _NINE.fullmatch(one)) for one in own)
+    identifiers = iter([one or "" for one in own] if is_own else [f"call{number:05d}" for number in range(len(own))])
+    found: list[Message] = []
+    open_calls: list[tuple[str | None, ToolCall]] = []
+    for message in messages:
+        if message.tool_calls:
+            open_calls = [(call.id, replace(call, id=next(identifiers))) for call in message.tool_calls]
+            message = replace(message, tool_calls=tuple(call for _, call in open_calls))
+        elif message.role == "tool" and open_calls:
+            message = _answering(message, open_calls, is_own)
+        found.append(message)
+    return found
+
+
+def _answering(message: Message, open_calls: list[tuple[str | None, ToolCall]], is_own: bool) -> Message:
+    """A result with identifier and name; its call is then no longer open."""
+    number = next((number for number, (own, _) in enumerate(open_calls) if message.call_id and own == message.call_id), None)
+    if number is None and message.call_id and is_own:  # it names a call that the row does not have
+        return replace(message, name=message.name or open_calls[0][1].name)
+    _, call = open_calls.pop(number or 0)
+    return replace(message, name=message.name or call.name, call_id=call.id)
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -52,8 +85,8 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _call(identifier: str, call: ToolCall, arguments_as_text: bool) -> TemplateMessage:
+def _call(call: ToolCall, arguments_as_text: bool) -> TemplateMessage:
     arguments: Any = dict(call.arguments)
     if arguments_as_text:
         arguments = json.dumps(arguments, ensure_ascii=False)
-    return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
