@@ -49,6 +49,22 @@ def length_grouped_order(lengths: NDArray[np.int64], batch_size: int, seed: int,
     return np.concatenate([shuffled.reshape(-1), short])
 
 
+def sortish_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A random order, of which each `MEGABATCH` batches are sorted by length, the longest row first.
+
+    Unlike `length_grouped_order` the batches are not shuffled: within a megabatch they grow shorter from step to step. The longest row of
+    all changes places with the first one drawn, so that the peak of memory shows in the first step. Which rows meet in a megabatch
+    depends on (seed, epoch) alone.
+    """
+    order = epoch_order(len(lengths), seed, epoch)
+    if len(order) == 0:
+        return order
+    longest = int(np.argmax(lengths[order]))
+    order[[0, longest]] = order[[longest, 0]]
+    cuts = np.arange(MEGABATCH * batch_size, len(order), MEGABATCH * batch_size)
+    return np.concatenate([mega[np.argsort(-lengths[mega], kind="stable")] for mega in np.split(order, cuts)])
+
+
 def rank_slice(order: NDArray[np.int64], offset: int, per_device: int, world_size: int, rank: int) -> NDArray[np.int64]:
     """Samples of this rank in the global micro-batch that begins at `offset`; the last one may be short, or empty."""
     taken = order[offset : offset + per_device * world_size]
