@@ -1,12 +1,15 @@
-"""Token cache: what a data set becomes is kept under the hash of everything it depends on, and every miss says what changed.
+"""Token cache: what a data set becomes is kept under the hash of everything it depends on, and every hit and miss says why.
 
 An entry is a folder `<digest>` with four `.npy` files, `notes.jsonl` and, written last, `manifest.json` with the size and sha256 of
-each. It is made in a staging folder and renamed, under a lock per digest: of several processes one tokenises, the others wait.
+each. It is made under a lock per digest: of several processes one tokenises, the others wait. What is tokenised goes to shards in
+`.building-<digest>` as it is made. A run that was killed leaves them there, and the next one that wants the same goes on from
+them. When all are there they are laid end to end in the entry's files, and the folder is renamed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,24 +17,27 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
-from tunewright.data.audit import Note, notes_from_lines, notes_to_lines
+from tunewright.data.audit import Note, notes_from_lines
 from tunewright.data.examples import TokenStore
-from tunewright.data.records import Origin
+from tunewright.data.shards import Shard, lay_end_to_end, unwritable
 from tunewright.durable import sync_directory, sync_file
+from tunewright.errors import InputError
 
 Report = Callable[[str], None]
 
 _ARRAYS: Final = ("input_ids", "labels", "offsets", "origins")
 _VERSION: Final = 1
 _COMPARED_ENTRIES: Final = 200
-_STAGING: Final = ".staging-"
-_LEFTOVER_AGE_S: Final = 86400
+_BUILDING: Final = ".building-"
+_OLD_STAGING: Final = ".staging-"
+_LEFTOVER_AGE_S: Final = 7 * 86400
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,18 @@ class Tokenised:
     store: TokenStore
     rows: int
     notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The shards of a data set in order, and how many rows were read for them."""
+
+    shards: tuple[tuple[Path, Shard], ...]
+    rows: int
+
+
+Build = Callable[[Path], Built]
+"""Writes what shards a folder lacks, and gives them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +82,56 @@ class TokenCache:
     overwrite: bool
     report: Report
 
-    def get(self, fingerprint: Fingerprint, files: Sequence[str], build: Callable[[], Tokenised]) -> Tokenised:
+    def get(self, fingerprint: Fingerprint, files: Sequence[str], build: Build) -> Tokenised:
         """The stored result, or that of `build`, stored. `files` are today's names of the files that origins refer to.
 
-        A folder that cannot be written is said and does not stop the run.
+        A folder that can only be read is read. One that cannot be used is said and does not stop the run. Raises `StorageError` for one
+        that is full.
         """
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(self._lock(fingerprint.digest))
+                held.enter_context(self._lock(fingerprint))
                 found = self._hit(fingerprint, files)
+                building = self.folder / f"{_BUILDING}{fingerprint.digest}"
+                if found is None:
+                    self._clear_leftovers()
+                    if self.overwrite:
+                        shutil.rmtree(building, ignore_errors=True)
+                    building.mkdir(exist_ok=True)
             except OSError as error:
+                if error.errno in _FULL:
+                    raise unwritable(self.folder, error) from error
+                kept = self._kept(fingerprint, files)
+                if kept is not None:
+                    return kept
                 self._say_unusable(error)
-                return build()
-            if found is not None:
-                return found
-            made = build()
-            try:
-                self._store(fingerprint, made)
-            except OSError as error:
-                self._say_unusable(error)
-            return made
+                return without_cache(files, build)
+            return found if found is not None else self._made(fingerprint, files, building, build)
+
+    def _kept(self, fingerprint: Fingerprint, files: Sequence[str]) -> Tokenised | None:
+        """What lies in a folder that can only be read, where nobody else writes either: an entry is whole or absent."""
+        try:
+            is_there = not self.overwrite and (self.folder / fingerprint.digest).exists()
+            return self._hit(fingerprint, files) if is_there else None
+        except OSError:
+            return None
+
+    def _made(self, fingerprint: Fingerprint, files: Sequence[str], building: Path, build: Build) -> Tokenised:
+        entry = self.folder / fingerprint.digest
+        try:
+            built = build(building)
+            _finish(building, fingerprint, built, files)
+            if entry.exists():
+                shutil.rmtree(entry)
+            building.rename(entry)
+            sync_directory(self.folder)
+        except InputError:
+            # Rows that must be mended, so that nothing will ask for these shards again.
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        return _load(entry, _checked(entry), files)
 
     def _say_unusable(self, error: OSError) -> None:
         self.report(f"token cache: not used, {error.strerror or error}: {error.filename or self.folder}; "
@@ -98,34 +146,21 @@ class TokenCache:
             self.report(f"token cache: miss for {fingerprint.subject}: {self._why(fingerprint)}")
             return None
         manifest = _read_manifest(entry)
-        damage = "its manifest is missing or damaged" if manifest is None else _damage(entry, manifest)
-        if manifest is None or damage is not None:
-            self.report(f"token cache: {fingerprint.subject} is tokenised anew: {damage} ({entry})")
+        broken = "its manifest is missing or damaged" if manifest is None else damage(entry, manifest)
+        if manifest is None or broken is not None:
+            self.report(f"token cache: {fingerprint.subject} is tokenised anew: {broken} ({entry})")
             return None
-        self.report(f"token cache: hit for {fingerprint.subject}")
+        self.report(f"token cache: hit for {fingerprint.subject}: the same data files, tokenizer, template, settings and code")
         return _load(entry, manifest, files)
 
-    def _store(self, fingerprint: Fingerprint, made: Tokenised) -> None:
-        if len(made.store) == 0:
-            return
-        self._clear_leftovers()
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.folder))
-        try:
-            _write(staging, fingerprint, made)
-            entry = self.folder / fingerprint.digest
-            if entry.exists():
-                shutil.rmtree(entry)
-            staging.rename(entry)
-            sync_directory(self.folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
     def _clear_leftovers(self) -> None:
-        """Remove what runs that were killed more than a day ago were writing."""
-        for leftover in self.folder.glob(f"{_STAGING}*"):
-            with contextlib.suppress(FileNotFoundError):
+        """Remove what runs that were stopped more than a week ago had made, unless somebody goes on with it now."""
+        for leftover in (*self.folder.glob(f"{_BUILDING}*"), *self.folder.glob(f"{_OLD_STAGING}*")):
+            with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE_S:
-                    shutil.rmtree(leftover, ignore_errors=True)
+                    with self._lock_file(leftover.name.removeprefix(_BUILDING)).open("w") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(leftover, ignore_errors=True)
 
     def _why(self, fingerprint: Fingerprint) -> str:
         """Which components differ from the entry that differs least, among those of the same data set if there are any."""
@@ -142,12 +177,41 @@ class TokenCache:
         return sorted(found, key=lambda entry: entry.stat().st_mtime, reverse=True)[:_COMPARED_ENTRIES]
 
     @contextlib.contextmanager
-    def _lock(self, digest: str) -> Iterator[None]:
-        """One process at a time per digest; the lock goes with the process."""
+    def _lock(self, fingerprint: Fingerprint) -> Iterator[None]:
+        """One process at a time per digest; the lock goes with the process, and with those that work for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".lock-{digest[:16]}").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._lock_file(fingerprint.digest).open("w") as file:
+            if not _locked_at_once(file):
+                self.report(f"token cache: waiting for another run that tokenises {fingerprint.subject}")
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _lock_file(self, digest: str) -> Path:
+        return self.folder / f".lock-{digest[:16]}"
+
+
+def without_cache(files: Sequence[str], build: Build) -> Tokenised:
+    """The result of `build` in files that are gone when the process ends."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="tunewright-tokens-"))
+    except OSError as error:
+        raise unwritable(Path(tempfile.gettempdir()), error) from error
+    try:
+        _finish(folder, Fingerprint("", {}), build(folder), files)
+        return _load(folder, _checked(folder), files)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        # What is mapped stays until it is given back.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_at_once(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def file_digest(path: Path) -> str:
@@ -160,18 +224,25 @@ def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
 
 
-def _write(folder: Path, fingerprint: Fingerprint, made: Tokenised) -> None:
-    for name in _ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(made.store, name), allow_pickle=False)
-    (folder / "notes.jsonl").write_text(notes_to_lines(made.notes), encoding="utf-8")
-    sizes = {path.name: {"size": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(folder.iterdir())}
+def _finish(folder: Path, fingerprint: Fingerprint, built: Built, files: Sequence[str]) -> None:
+    """Make the folder an entry: its shards laid end to end, the manifest last, and the shards gone."""
+    sizes = lay_end_to_end(built.shards, folder)
     manifest = {"version": _VERSION, "subject": fingerprint.subject, "components": dict(fingerprint.components),
-                "rows": made.rows, "origin_files": made.store.files, "files": sizes}
-    for name in sizes:
-        sync_file(folder / name)
+                "rows": built.rows, "origin_files": list(files), "files": sizes}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     sync_file(folder / "manifest.json")
+    for path in folder.iterdir():
+        if path.name not in sizes and path.name != "manifest.json":
+            path.unlink()
     sync_directory(folder)
+
+
+def _checked(entry: Path) -> dict[str, Any]:
+    """The manifest of an entry that was just made."""
+    manifest = _read_manifest(entry)
+    if manifest is None:
+        raise OSError(errno.EIO, "an entry was changed while it was made", str(entry))
+    return manifest
 
 
 def _read_manifest(entry: Path) -> dict[str, Any] | None:
@@ -185,7 +256,8 @@ def _read_manifest(entry: Path) -> dict[str, Any] | None:
     return manifest if complete else None
 
 
-def _damage(entry: Path, manifest: Mapping[str, Any]) -> str | None:
+def damage(entry: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Which of the files in `manifest["files"]` is not as it was written, and how; None if all are."""
     for name, wanted in manifest["files"].items():
         path = entry / name
         if not path.is_file():
@@ -198,10 +270,16 @@ def _damage(entry: Path, manifest: Mapping[str, Any]) -> str | None:
 
 
 def _load(entry: Path, manifest: Mapping[str, Any], files: Sequence[str]) -> Tokenised:
-    arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+    arrays = {name: mapped(entry / f"{name}.npy") for name in _ARRAYS}
     names = dict(zip(manifest["origin_files"], files, strict=True))
     notes = notes_from_lines((entry / "notes.jsonl").read_text(encoding="utf-8"))
-    renamed = tuple(Note(Origin(names[note.origin.file], note.origin.index, note.origin.line), note.action,
-                         note.reason, note.detail)
-                    for note in notes)
+    renamed = tuple(replace(note, origin=replace(note.origin, file=names[note.origin.file])) for note in notes)
     return Tokenised(TokenStore(**arrays, files=tuple(files)), manifest["rows"], renamed)
+
+
+def mapped(path: Path) -> Any:
+    """The array in a file, as a memory map unless it is empty, which cannot be one."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        return np.load(path, allow_pickle=False)

@@ -5,7 +5,7 @@ Axes: B rows, S positions of the longest row, T positions of all rows together, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,37 +69,58 @@ class Batch:
         )
 
 
+Positions = Callable[[Example], "NDArray[np.int64]"]
+"""Positions of the tokens of a sequence that is padded."""
+
+
+def positions_of_rows(example: Example) -> NDArray[np.int64]:
+    """From 0 on in each row of the sequence, as LLaMA-Factory numbers them."""
+    return np.concatenate([np.arange(length) for length in np.diff(example.bounds)]).astype(np.int64)
+
+
+def positions_run_on(example: Example) -> NDArray[np.int64]:
+    """From 0 on through the whole sequence: for FlashAttention, which takes a position 0 for the beginning of a row of its own."""
+    return np.arange(len(example.input_ids), dtype=np.int64)
+
+
 def collate_flat(examples: Sequence[Example]) -> Batch:
     """Lay the segments of all examples end to end in one row; positions restart at each segment."""
     lengths = np.concatenate([np.diff(example.bounds) for example in examples])
     bounds = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    positions = np.concatenate([positions_of_rows(example) for example in examples])
     return Batch(
         input_ids=_row([example.input_ids for example in examples]),
         labels=_row([example.labels for example in examples]),
-        position_ids=torch.from_numpy(positions.astype(np.int64)).unsqueeze(0),
+        position_ids=torch.from_numpy(positions).unsqueeze(0),
         attention_mask=None,
         bounds=torch.from_numpy(bounds.astype(np.int32)),
         sample_ids=tuple(example.sample_id for example in examples),
     )
 
 
-def collate_padded(examples: Sequence[Example], pad_token_id: int) -> Batch:
-    """Pad each example on the right to the longest; a packed example's segments see each other (plain packing)."""
+def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: int = IGNORE_INDEX,
+                   positions: Positions = positions_of_rows) -> Batch:
+    """Pad each example on the right to the longest; a packed example's segments see each other (plain packing).
+
+    `pad_label` is the label of padding: IGNORE_INDEX, or `pad_token_id` where it trains. Padding is numbered on, so that no position
+    0 begins a row there.
+    """
     longest = max(len(example.input_ids) for example in examples)
     shape = (len(examples), longest)
     input_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
-    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
+    labels = torch.full(shape, pad_label, dtype=torch.int64)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
+    position_ids = torch.arange(longest).repeat(len(examples), 1)
     for row, example in enumerate(examples):
         length = len(example.input_ids)
         input_ids[row, :length] = torch.from_numpy(example.input_ids.astype(np.int64))
         labels[row, :length] = torch.from_numpy(example.labels.astype(np.int64))
         attention_mask[row, :length] = 1
+        position_ids[row, :length] = torch.from_numpy(positions(example))
     return Batch(
         input_ids=input_ids,
         labels=labels,
-        position_ids=torch.arange(longest).expand(shape),
+        position_ids=position_ids,
         attention_mask=attention_mask,
         bounds=None,
         sample_ids=tuple(example.sample_id for example in examples),

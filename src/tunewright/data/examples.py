@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +15,44 @@ from tunewright.data.records import IGNORE_INDEX, Origin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_ROWS_AT_A_TIME = 4096
+
+
+class PreparedSet(Protocol):
+    """Training sequences, however they are kept: what a run, its checkpoints and its preview read of them."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] in tokens."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences."""
+        ...
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Labels that are trained."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def origin(self, index: int) -> Origin:
+        """Where the sequence, or its first part, came from."""
+        ...
+
+    def origins(self, index: int) -> tuple[Origin, ...]:
+        """Where each part of the sequence came from."""
+        ...
+
+    def digest(self) -> str:
+        """A hexadecimal digest: another set, or the same in another order, has another."""
+        ...
 
 
 class Tokens(NamedTuple):
@@ -43,6 +82,20 @@ class TokenStore:
         """Ids and labels of one row, not copied."""
         begin, end = self.offsets[row], self.offsets[row + 1]
         return Tokens(np.asarray(self.input_ids[begin:end]), np.asarray(self.labels[begin:end]))
+
+    def trained(self) -> NDArray[np.int64]:
+        """[n]: labels of each row that are trained, counted some rows at a time, so that no array is as long as the tokens."""
+        counts = np.zeros(len(self), np.int64)
+        for first in range(0, len(self), _ROWS_AT_A_TIME):
+            offsets = np.asarray(self.offsets[first : first + _ROWS_AT_A_TIME + 1])
+            labels = np.asarray(self.labels[offsets[0] : offsets[-1]])
+            counts[first : first + len(offsets) - 1] = np.add.reduceat(labels != IGNORE_INDEX, offsets[:-1] - offsets[0], dtype=np.int64)
+        return counts
+
+    def whole_rows(self) -> NDArray[np.int64]:
+        """[n + 1]: where each row of the files begins among the rows here; pieces of one document follow each other."""
+        changes = np.flatnonzero((np.diff(self.origins[:, :2], axis=0) != 0).any(axis=1)) + 1
+        return np.concatenate([[0], changes, [len(self)]]).astype(np.int64)
 
     def origin(self, row: int) -> Origin:
         """Where the row came from."""
@@ -103,6 +156,16 @@ class ExampleSet:
                    store in enumerate(stores)]
         return cls._unpacked(tuple(stores), np.concatenate([np.empty((0, 2), np.int64), *members]).astype(np.int64))
 
+    @classmethod
+    def mixed(cls, stores: Sequence[TokenStore], rows: Sequence[NDArray[np.int64]], order: NDArray[np.int64]) -> ExampleSet:
+        """The rows in `order` [n, 2] (store, row), each an example; row r of a store is its pieces rows[store][r]:rows[store][r + 1]."""
+        first = np.cumsum([0, *(len(bounds) - 1 for bounds in rows)])[:-1]
+        begins = np.concatenate([bounds[:-1] for bounds in rows])[first[order[:, 0]] + order[:, 1]]
+        counts = np.concatenate([np.diff(bounds) for bounds in rows])[first[order[:, 0]] + order[:, 1]]
+        places = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        members = np.stack([np.repeat(order[:, 0], counts), np.repeat(begins, counts) + places], axis=1)
+        return cls._unpacked(tuple(stores), members.astype(np.int64))
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -134,16 +197,32 @@ class ExampleSet:
         total = 0
         for number, store in enumerate(self.stores):
             if len(store):
-                trained = np.add.reduceat(store.labels != IGNORE_INDEX, store.offsets[:-1], dtype=np.int64)
-                total += int(trained[self.members[self.members[:, 0] == number, 1]].sum())
+                total += int(store.trained()[self.members[self.members[:, 0] == number, 1]].sum())
         return total
 
+    def summary(self) -> str:
+        """Rows and tokens, for people."""
+        return (f"{len(self)} rows, {self.num_tokens} tokens, {self.num_trained_tokens} of them trained, "
+                f"longest {int(self.lengths.max(initial=0))}")
+
+    def digest(self) -> str:
+        """SHA-256 over every token, label and border."""
+        digest = hashlib.sha256()
+        for store in self.stores:
+            for array in (store.input_ids, store.labels, store.offsets):
+                digest.update(np.ascontiguousarray(array).data)
+        digest.update(self.members.tobytes() + self.bounds.tobytes())
+        return digest.hexdigest()
+
     def rows_by_origin(self) -> NDArray[np.int64]:
-        """[rows]: the same number for all members that came from one row of a file, counted by first appearance."""
-        keys = np.concatenate([
-            np.concatenate([np.full((len(rows), 1), store), self.stores[store].origins[rows][:, :2]], axis=1)
-            for store, rows in ((number, self.members[self.members[:, 0] == number,
-                                                      1]) for number in range(len(self.stores)))])
+        """[rows]: the same number for all members that came from one row of a file, in whichever set, counted by first appearance."""
+        numbers: dict[str, int] = {}
+        keys = np.empty((len(self.members), 2), np.int64)
+        for number, store in enumerate(self.stores):
+            mine = self.members[:, 0] == number
+            files = np.array([numbers.setdefault(file, len(numbers)) for file in store.files], np.int64)
+            keys[mine, 0] = files[store.origins[self.members[mine, 1], 0]]
+            keys[mine, 1] = store.origins[self.members[mine, 1], 1]
         _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)
         rank[np.argsort(first)] = np.arange(len(first))
@@ -153,13 +232,28 @@ class ExampleSet:
         """The examples `rows` of a set that is not packed, in that order."""
         return self._unpacked(self.stores, self.members[rows])
 
-    def packed(self, capacity: int) -> ExampleSet:
-        """The same rows in sequences of up to `capacity` tokens."""
-        bins = pack(self.lengths, capacity)
+    def packed(self, capacity: int, together: int | None = None) -> ExampleSet:
+        """The same rows in sequences of up to `capacity` tokens; a sequence has rows of the same `together` of them, if that is given."""
+        size = len(self) if together is None else together
+        begins = range(0, len(self), max(1, size))
+        bins = [[row + begin for row in rows] for begin in begins for rows in pack(self.lengths[begin : begin + size], capacity)]
         order = np.array([row for rows in bins for row in rows], np.int64)
         bounds = np.cumsum([0, *map(len, bins)], dtype=np.int64)
         lengths = np.add.reduceat(self.lengths[order], bounds[:-1]) if bins else self.lengths
         return ExampleSet(self.stores, self.members[order], bounds, lengths)
+
+    def with_first_token(self, token: int) -> ExampleSet:
+        """The same examples, the first token of each replaced: their first rows are copied for that."""
+        firsts = self.bounds[:-1]
+        builder = StoreBuilder(sorted({file for store in self.stores for file in store.files}))
+        for store, row in self.members[firsts].tolist():
+            ids, labels = self.stores[store].tokens(row)
+            ids = ids.copy()
+            ids[0] = token
+            builder.add(Tokens(ids, labels), self.stores[store].origin(row))
+        members = self.members.copy()
+        members[firsts] = np.stack([np.full(len(firsts), len(self.stores)), np.arange(len(firsts))], axis=1)
+        return ExampleSet((*self.stores, builder.build()), members, self.bounds, self.lengths)
 
     def _members(self, index: int) -> list[Member]:
         if not 0 <= index < len(self):

@@ -6,7 +6,6 @@ as the template writes it. The tokenizer is only read: what it was last called w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,15 @@ from typing import TYPE_CHECKING
 from tunewright.data.control_tokens import literal_pattern, meant_and_written
 from tunewright.data.literal_encoder import LiteralEncoder, literal_encoder
 from tunewright.data.masks import ANSWERS_ONLY, MaskPolicy, Rendered, labels_of
-from tunewright.data.records import IGNORE_INDEX, Conversation, Message
+from tunewright.data.piece_encoder import ArrayRow, PieceEncoder, piece_encoder
+from tunewright.data.records import IGNORE_INDEX, Conversation, Message, Origin
 from tunewright.data.template_trace import Tools
 from tunewright.data.templates import Renderer
 from tunewright.errors import InputError, require
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -41,6 +43,14 @@ def encode_conversations(conversations: Sequence[Conversation], renderer: Render
     encoder = _encoder(tokenizer, len(tokenizer), renderer.special, renderer.control)
     rendered = [renderer.render_spans(conversation, masks) for conversation in conversations]
     return encoder.rows(rendered, [str(conversation.origin) for conversation in conversations])
+
+
+def encode_conversations_fast(conversations: Sequence[Conversation], renderer: Renderer, tokenizer: PreTrainedTokenizerBase,
+                              masks: MaskPolicy = ANSWERS_ONLY) -> list[Row | ArrayRow]:
+    """The same rows as `encode_conversations`, most of them as arrays of int32, several times as fast for many."""
+    encoder = _encoder(tokenizer, len(tokenizer), renderer.special, renderer.control)
+    rendered = [renderer.render_spans_fast(conversation, masks) for conversation in conversations]
+    return encoder.fast_rows(rendered, [conversation.origin for conversation in conversations])
 
 
 def encode_prompt(messages: Sequence[Message], renderer: Renderer, tokenizer: PreTrainedTokenizerBase,
@@ -71,7 +81,7 @@ def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
     return rows
 
 
-def truncate(ids: Sequence[int], labels: Sequence[int], cutoff_len: int, policy: str) -> Row | None:
+def truncate(ids: Sequence[int] | NDArray[np.int32], labels: Sequence[int] | NDArray[np.int32], cutoff_len: int, policy: str) -> Row | None:
     """A row brought to `cutoff_len` tokens: its first ones (`cut_right`), its last ones (`cut_left`), or None (`drop`).
 
     A cut on the right loses the end of the last answer, its terminator included; one on the left loses the system prompt
@@ -101,6 +111,20 @@ class _Encoder:
         encodings = self.backend.encode_batch([one.text for one in rendered], add_special_tokens=False)
         return [self._row(*each) for each in zip(rendered, encodings, names, strict=True)]
 
+    def fast_rows(self, rendered: Sequence[Rendered], origins: Sequence[Origin]) -> list[Row | ArrayRow]:
+        """The same, by pieces where that is certain to give the same."""
+        pieces = self._pieces
+        if pieces is None:
+            return [*self.rows(rendered, [str(origin) for origin in origins])]
+        control = self._control
+        rows: list[Row | ArrayRow | None] = [pieces.row(one, control, self.special) for one in rendered]
+        left = [number for number, row in enumerate(rows) if row is None]
+        if left:
+            whole = self.rows([rendered[number] for number in left], [str(origins[number]) for number in left])
+            for number, row in zip(left, whole, strict=True):
+                rows[number] = row
+        return [row for row in rows if row is not None]
+
     def _row(self, rendered: Rendered, encoding: Encoding, name: str) -> Row:
         meant, written = meant_and_written(rendered, self._pattern, self.special)
         if not written:
@@ -118,6 +142,14 @@ class _Encoder:
         return literal_pattern(self.control)
 
     @cached_property
+    def _control(self) -> frozenset[str]:
+        return frozenset(self.control)
+
+    @cached_property
+    def _pieces(self) -> PieceEncoder | None:
+        return piece_encoder(self.backend)
+
+    @cached_property
     def _literal(self) -> LiteralEncoder:
         return literal_encoder(self.backend, self.control)
 
@@ -129,6 +161,8 @@ def _encoder(tokenizer: PreTrainedTokenizerBase, size: int, special: tuple[str, 
 
     require(tokenizer.is_fast, "the tokenizer has no offsets, from which the trained part of a conversation is found",
             mend="use a model directory with a tokenizer.json")
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state |= {"truncation": None, "padding": None, "post_processor": None}
-    return _Encoder(Backend.from_str(json.dumps(state)), frozenset(special), control)
+    own = Backend.from_str(tokenizer.backend_tokenizer.to_str())
+    own.no_truncation()
+    own.no_padding()
+    own.post_processor = None
+    return _Encoder(own, frozenset(special), control)

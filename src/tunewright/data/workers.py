@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -16,12 +16,14 @@ from tunewright.errors import LostRankError, TunewrightError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_AHEAD = 2
+
 
 def ordered_map(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """`map(work, items)`, with `workers` forked processes when there are several.
 
-    Forked, so that `work` - a tokenizer, a template - need not be pickled, and starts at once. Each process gets every
-    `workers`-th item. An error of `work` is raised here; a process that dies is a `LostRankError`.
+    Forked, so that `work` - a tokenizer, a template - need not be pickled, and starts at once. An error of `work`, or
+    of `items`, is raised here in its turn; a process that dies is a `LostRankError`.
     """
     if workers <= 1:
         yield from map(work, items)
@@ -41,16 +43,34 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], workers: int) -> Ite
 
 
 def _exchange(connections: list[Connection], items: Iterable[T]) -> Iterator[Any]:
-    """Items to the processes in turn. One item at a time each: two could leave both ends writing and neither reading."""
-    waiting: deque[Connection] = deque()
-    turns = itertools.cycle(connections)
-    for item, connection in zip(items, turns):  # noqa: B905 - the turns have no end
-        if len(waiting) == len(connections):
-            yield _receive(waiting.popleft())
-        _send(connection, item)
-        waiting.append(connection)
-    while waiting:
-        yield _receive(waiting.popleft())
+    """Items to whichever process is free, results in order. One item at a time each: two could leave both ends writing and neither
+    reading. No item is taken while `_AHEAD` results for each process wait for one that comes before them."""
+    taken = enumerate(items)
+    free = deque(connections)
+    busy: dict[Connection, int] = {}
+    done: dict[int, tuple[bool, Any]] = {}
+    turn, is_over = 0, False
+    while True:
+        while free and not is_over and len(busy) + len(done) < _AHEAD * len(connections):
+            try:
+                number, item = next(taken)
+            except StopIteration:
+                is_over = True
+            except TunewrightError as error:
+                done[turn + len(busy) + len(done)] = (False, error)
+                is_over = True
+            else:
+                _send(free[0], item)
+                busy[free.popleft()] = number
+        while turn in done:
+            yield _opened(done.pop(turn))
+            turn += 1
+        if not busy and is_over:
+            return
+        for connection in wait(list(busy)) if busy else ():
+            assert isinstance(connection, Connection)
+            done[busy.pop(connection)] = _receive(connection)
+            free.append(connection)
 
 
 def _start(work: Callable[[T], R], others: list[Connection]) -> tuple[BaseProcess, Connection]:
@@ -69,6 +89,9 @@ def _serve(work: Callable[[T], R], connection: Connection, inherited: list[Conne
     """
     for other in inherited:
         other.close()
+    # Whoever started us decides: ^C reaches all processes of a terminal, and what a run does on SIGTERM is not for us to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per process, and no warning about forks
     while True:
         try:
@@ -93,11 +116,17 @@ def _send(connection: Connection, item: object) -> None:
         raise _lost() from error
 
 
-def _receive(connection: Connection) -> Any:
+def _receive(connection: Connection) -> tuple[bool, Any]:
     try:
         done, result = connection.recv()
     except (EOFError, OSError) as error:
         raise _lost() from error
+    return done, result
+
+
+def _opened(answer: tuple[bool, Any]) -> Any:
+    """The result, or the error that it is."""
+    done, result = answer
     if not done:
         raise result
     return result

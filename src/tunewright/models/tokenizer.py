@@ -1,4 +1,4 @@
-"""Opens tokenizers. Never adds a token: an id without a trained embedding row would be noise."""
+"""Opens tokenizers. Tokens that the run asks for are added; the model then gets rows for them (`surgery.vocabulary`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.errors import refuse, require
 from tunewright.models.directory import HUB_ID, check_path_fields, download, find_model
+from tunewright.models.new_tokens import add_new_tokens
 from tunewright.models.unopened import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _FILES: Final = ["tokenizer*", "vocab*", "merges.txt", "*.model", "special_token
 def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of the model's directory or the one that `tokenizer_name_or_path` names.
 
-    It has a padding token (see `set_padding_token`).
+    It has a padding token (see `set_padding_token`) and the tokens that the run adds (see `new_tokens.add_new_tokens`).
 
     Raises `InputError` if the directory has no tokenizer files or they name files outside it.
     """
@@ -47,6 +48,7 @@ def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrained
         reason = " ".join(str(error).split())[:300]
         refuse(f"the tokenizer files cannot be read: {reason}", where=str(directory), mend="fetch the model again")
     set_padding_token(loaded, directory)
+    add_new_tokens(loaded, tokenizer)
     return loaded
 
 
