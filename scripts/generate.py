@@ -2,7 +2,8 @@
 
     python scripts/generate.py --write | --check | --adopt-demo-report REPORT
 
-docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations; the registry of effect tests from
+docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations, docs/templates.md from the table of
+templates; the registry of effect tests from
 the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
@@ -72,6 +73,13 @@ def coverage() -> str:
     return coverage_text()
 
 
+def templates() -> str:
+    """The names of chat templates with their sources and policies."""
+    from tunewright.data.template_page import templates_text
+
+    return templates_text()
+
+
 def effects() -> str:
     """Parameter -> the test marked `@effect("parameter")`, by reading the tests without running them."""
     found: dict[str, str] = {}
@@ -97,6 +105,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/schema.json": schema,
     "src/tunewright/dialects/effects.json": effects,
     "docs/coverage.md": coverage,
+    "docs/templates.md": templates,
     "README.md": readme,
 }
 

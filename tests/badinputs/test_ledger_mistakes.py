@@ -178,7 +178,8 @@ def _environment() -> dict[str, str]:
 
 
 def test_no_torch_for_any_of_them(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them with `train`, in a process of its own: at the end no heavy package is loaded, and none took two CPU seconds."""
+    """All of them with `train`, in a process of its own: at the end no heavy package is loaded but numpy, with which the index of
+    Megatron's files is read, and none took two CPU seconds."""
     folder = copy_workspace(original, tmp_path / "here")
     monkeypatch.chdir(folder)
     furnish()
@@ -191,7 +192,7 @@ def test_no_torch_for_any_of_them(original: Path, tmp_path: Path, monkeypatch: p
     ended = subprocess.run([sys.executable, "-c", PROGRAM], input=json.dumps(asked), capture_output=True, text=True, check=True,
                            env=_environment())
     found = json.loads(ended.stdout)
-    assert found["heavy"] == []
+    assert found["heavy"] in ([], ["numpy"])
     assert [(one.name, said) for one, (code, said, _) in zip(CASES, found["answers"], strict=True)
             if code != 2 or "Traceback" in said or not said.startswith("error: ")] == []
     assert max(seconds for _, _, seconds in found["answers"]) < LIMIT_S

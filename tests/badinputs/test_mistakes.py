@@ -74,7 +74,8 @@ MISTAKES: dict[str, Mistake] = {
     "preview set": Mistake("preview c.yaml --set eval", ("--set is 'eval'; the sets of this run are: train",)),
     "page into a missing folder": Mistake("preview c.yaml --html gone/page.html", ("--html: no folder gone; make it",)),
     "unknown template": Mistake("preview c.yaml template=chatlm",
-        ("command line: template: there is no bundled template 'chatlm'; did you mean chatglm3 or chatml?",)),
+        ("command line: template: there is no bundled template 'chatlm'; did you mean chatglm3 or chatml or chatml_de? `tunewright "
+         "template list` shows all names",)),
     "explain a typo": Mistake("explain lora_rnk", ("lora_rnk: no parameter has this name; did you mean lora_rank",)),
     "convert to a typo": Mistake("convert --to llamafactroy c.yaml",
         ("--to: 'llamafactroy' is not a vocabulary; did you mean llamafactory?",)),

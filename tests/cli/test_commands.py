@@ -14,6 +14,8 @@ from tunewright.dialects.read import read_config
 from tunewright.dialects.reference import json_schema
 
 ROWS = [{"instruction": f"say {number}", "output": str(number)} for number in range(20)]
+UNDERSTOOD = ("rows.json: alpaca (prompt=instruction, query=input, response=output, history=history, system=system, tools=tools), detected "
+              "from the first row\n")
 RUN = "model_name_or_path: demo\ndataset: rows.json\noutput_dir: out\nlora_rank: 4\n"
 
 
@@ -32,12 +34,13 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 
 
 def test_check_of_a_good_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line says what would run; notes before it; nothing is written; well under two seconds."""
+    """One line says what would run, one how the rows are understood; notes before them; nothing is written; well under two seconds."""
     before = sorted(here.rglob("*"))
     start = time.process_time()
     assert told(capsys, "check", "c.yaml", "warmup_steps=3", "warmup_ratio=0.1") == (
         0, "note: command line: warmup_ratio: is not read by this run: warmup_steps wins\n"
-        "ready: sft, lora tuning of demo on 1 data set(s), 3 epochs of 4 rows a step and device, into out (native vocabulary)\n", "")
+        f"{UNDERSTOOD}ready: sft, lora tuning of demo on 1 data set(s), 3 epochs of 4 rows a step and device, into out (native "
+        "vocabulary)\n", "")
     assert time.process_time() - start < 2
     assert sorted(here.rglob("*")) == before
 
@@ -104,7 +107,7 @@ def test_check_for_export(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_of_a_run_that_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """What is said to be ready is what would be done."""
     words = ["do_train=false", "do_predict=true", "val_size=1"]
-    assert told(capsys, "check", "c.yaml", *words) == (0, "ready to predict with demo, into out (native vocabulary)\n", "")
+    assert told(capsys, "check", "c.yaml", *words) == (0, f"{UNDERSTOOD}ready to predict with demo, into out (native vocabulary)\n", "")
 
 
 def test_check_of_a_large_file_is_quick(capsys: pytest.CaptureFixture[str]) -> None:

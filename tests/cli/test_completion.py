@@ -22,6 +22,7 @@ def bash(words: list[str]) -> list[str]:
 @pytest.mark.parametrize(("words", "offered"), [
     (["tunewright", "expl"], ["explain"]),
     (["tw", "train", "--lora_ra"], ["--lora_rank"]),
+    (["tunewright", "data", "ch"], ["check"]),
     (["tunewright", "train", "--finetuning_type", "fr"], ["freeze"]),
     (["tunewright", "train", "finetuning_type", "=", "fu"], ["full"]),
     (["tunewright", "train", "finetuning_type", "="], ["lora", "freeze", "full", "none"]),

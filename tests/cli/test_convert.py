@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tunewright import cli
+from tunewright.config.table import values
 from tunewright.dialects.read import read_config
 
 RUN = "model_name_or_path: demo\ndataset: rows.json\noutput_dir: out\nlora_rank: 4\n"
@@ -53,9 +54,28 @@ def test_what_has_no_equivalent_is_counted_and_strict_makes_it_an_error(capsys: 
     assert err.count("no equivalent: use_") == 2
     code, _, err = told(capsys, *words, "--strict", "-o", "n.json")
     assert code == 2 and err.splitlines()[-1] == "n.json: 2 settings have no equivalent in qlora_script" and Path("n.json").exists()
-    assert told(capsys, "c.yaml", "--to", "llamafactory", "--strict")[0] == 0
+    assert told(capsys, "c.yaml", "cutoff_policy=proportional", "--to", "llamafactory", "--strict")[0] == 0
     assert told(capsys, "c.yaml", "use_dora=true", "--to", "qlora_script")[2].splitlines()[-1] == (
         "1 setting has no equivalent in qlora_script")
+
+
+def test_a_default_that_the_target_cannot_say_is_told_with_its_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours cuts long rows at the end, LLaMA-Factory and MindSpeed by their rule, which has no name there: a difference, so --strict
+    refuses; what the line says to write makes both runs the same. What a user wrote himself is no matter of taste."""
+    mend = "; to have that here too, write cutoff_policy: proportional"
+    for target in ("llamafactory", "mindspeed_fsdp2"):
+        lines = told(capsys, "c.yaml", "--to", target)[2].splitlines()
+        (line,) = [line for line in lines if "cutoff_policy" in line]
+        assert line.startswith(f"no equivalent: cutoff_policy cut_right is not known in {target}: there it is proportional (")
+        assert line.endswith(mend)
+    code, _, error = told(capsys, "c.yaml", "--to", "llamafactory", "--strict")
+    assert (code, error.splitlines()[-1], error.count(mend)) == (2, "1 setting has no equivalent in llamafactory", 1)
+    code, out, error = told(capsys, "c.yaml", "cutoff_policy=proportional", "--to", "llamafactory", "--strict")
+    assert (code, error.splitlines()[-1]) == (0, "everything has an equivalent in llamafactory")
+    Path("lf.yaml").write_text(out)
+    there, here = (values(read_config(words).config) for words in (["lf.yaml"], ["c.yaml", "cutoff_policy=proportional"]))
+    assert there["cutoff_policy"] == here["cutoff_policy"] == "proportional"
+    assert mend not in told(capsys, "c.yaml", "cutoff_policy=drop", "--to", "llamafactory")[2]
 
 
 def test_everything_has_an_equivalent_in_ours(capsys: pytest.CaptureFixture[str]) -> None:

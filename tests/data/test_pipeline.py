@@ -102,7 +102,7 @@ def test_so_many_processes_tokenise(
 
     monkeypatch.setattr(type(tokenizer), "__call__", watched)
     Path("a.jsonl").write_text("".join(json.dumps({"text": f"w{number % 60} w{number // 60}"}) + "\n" for number in range(700)))
-    prepared = make(stage="pt", dataset=("a.jsonl",), packing=False, preprocessing_num_workers=workers)
+    prepared = make(stage="pt", dataset=("a.jsonl",), packing=False, preprocessing_num_workers=workers, preprocessing_batch_size=250)
     others = set((tmp_path / "diary").read_text().split()) - {str(os.getpid())}
     assert len(others) == processes
     assert rows(prepared.train) == [
@@ -134,9 +134,9 @@ def test_cache_is_hit_and_missed_for_the_right_reasons(make: Build, said: list[s
         make(**{"dataset": ("a.jsonl",), **data})
         return next(line for line in said if line.startswith("token cache"))
 
-    assert why() == "token cache: hit for a.jsonl"
-    assert why(packing=True) == "token cache: hit for a.jsonl"
-    assert why(preprocessing_num_workers=2) == "token cache: hit for a.jsonl"
+    assert why() == "token cache: hit for a.jsonl: the same data files, tokenizer, template, settings and code"
+    assert why(packing=True) == "token cache: hit for a.jsonl: the same data files, tokenizer, template, settings and code"
+    assert why(preprocessing_num_workers=2) == "token cache: hit for a.jsonl: the same data files, tokenizer, template, settings and code"
     assert why(overwrite_cache=True) == "token cache: a.jsonl is tokenised anew (overwrite_cache)"
     assert why(cutoff_len=64) == "token cache: miss for a.jsonl: cutoff_len changed since it was last tokenised"
     assert why(mask_history=True) == "token cache: miss for a.jsonl: mask_history changed since it was last tokenised"
@@ -319,5 +319,32 @@ def test_token_ids_must_fit_the_model(make: Build) -> None:
     with pytest.raises(InputError) as caught:
         make(dataset=("a.jsonl",), vocab_size=word(40))
     assert caught.value.line() == (
-        f"a.jsonl:2: token id {word(40)} does not fit the model, which has {word(40)} embeddings; "
+        f"a.jsonl:2: token id {word(40)} is none of the vocabulary, which has {word(40)}; "
         "use the tokenizer that belongs to the model")
+
+
+def drawn(prepared: Prepared) -> list[int]:
+    """The numbers of the questions that are trained, in order."""
+    return [ids[3] - word(0) for ids, _ in rows(prepared.train)]
+
+
+def test_rows_are_drawn_as_llamafactory_draws_them(make: Build) -> None:
+    """num-samples-numpy. Oracle: numpy's own global generator, seeded once as the run, through the sets in their order: a permutation,
+    and beyond its rows further ones one by one. Every set with num_samples changes the draws of the next; max_samples comes after."""
+    for name, number, begin in (("a", 6, 0), ("b", 4, 10), ("c", 5, 20)):
+        Path(f"{name}.jsonl").write_text("".join(conversation(begin + row, 1) for row in range(number)))
+    sets = ({"file_name": "a.jsonl", "num_samples": 4}, "c.jsonl", {"file_name": "b.jsonl", "num_samples": 7})
+    np.random.seed(42)
+    first = np.random.permutation(6)[:4]
+    second = np.concatenate([np.random.permutation(4), np.random.choice(4, 3)])
+    wanted = [*first.tolist(), *range(20, 25), *(10 + second).tolist()]
+    theirs = {"dataset": sets, "data_compat": ("num-samples-numpy",)}
+    assert drawn(make(**theirs)) == wanted
+    assert drawn(make(**theirs)) == wanted, "from the cache"
+    assert drawn(make(**theirs, max_samples=3)) == [*first[:3].tolist(), 20, 21, 22, *(10 + second[:3]).tolist()]
+    np.random.seed(42)
+    alone = np.random.permutation(4).tolist()
+    assert drawn(make(dataset=({"file_name": "b.jsonl", "num_samples": 4},), data_compat=("num-samples-numpy", "listdir-order"))) == [
+        10 + one for one in alone]
+    ours = drawn(make(dataset=sets))
+    assert ours != wanted and ours == drawn(make(dataset=(sets[2], *sets[:2])))[7:] + drawn(make(dataset=(sets[2],)))

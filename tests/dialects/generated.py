@@ -31,7 +31,7 @@ def value_of(row: Row) -> st.SearchStrategy[Any]:
     lists = st.lists(WORDS.filter(lambda text: text not in (".", "-")), max_size=3).map(tuple)
     found: st.SearchStrategy[Any] = {
         "bool": st.booleans(), "int": st.integers(int(low), int(high)), "float": numbers, "str": WORDS, "names": lists,
-        "datasets": lists, "mapping": KWARGS}[row.base]
+        "numbers": st.lists(numbers, max_size=3).map(tuple), "datasets": lists, "mapping": KWARGS}[row.base]
     if param.choices:
         found = st.sampled_from([choice for choice in param.choices if choice != "none" or row.base == "str"])
         found = found.map(lambda one: (one,)) if row.base == "names" else found

@@ -50,7 +50,7 @@ false does not turn it off (test_llamafactory, test_cli_reference); the other ba
 
 OURS: dict[str, tuple[Any, ...]] = {
     "int": (7, 3, 2, 1, 64, 4, 8), "float": (7.0, 0.25, 0.5, 2.0, 1e-3), "str": ("other",), "names": (("one", "two"),),
-    "datasets": (("one.json", "two.json"),), "mapping": ({"num_cycles": 2},),
+    "numbers": ((0.25, 0.75),), "datasets": (("one.json", "two.json"),), "mapping": ({"num_cycles": 2},),
 }
 """Values to choose from, by type, in our form."""
 

@@ -33,8 +33,10 @@ def test_report_of_every_kind() -> None:
     assert {field: kinds[field] for field in (*reading.given, "do_train", "learning_rate", "cutoff_len", "logging_steps")} == {
         "padding_free": "no equivalent: padding_free true is not known in llamafactory: there it is false, and this is not done: "
                         "concatenate the rows of a batch instead of padding them; attention stays inside each row",
-        "cutoff_policy": "no equivalent: cutoff_policy drop is not known in llamafactory: there it is cut_right (what happens to a "
-                         "longer row: left out, cut at its end, or cut at its start; each is counted in the audit)",
+        "cutoff_policy": "no equivalent: cutoff_policy drop is not known in llamafactory: there it is proportional (what becomes of a "
+                         "longer row, which the audit always counts: left out (drop), cut at its end (cut_right) or start (cut_left), made "
+                         "several rows at the borders of its turns (split), or cut in each question and answer by the rule of LLaMA-Factory"
+                         ", proportional)",
         "seed": "exact: seed",
         "gradient_checkpointing": "value mapped: gradient_checkpointing false -> disable_gradient_checkpointing true",
         "lora_rank": "exact: lora_rank",

@@ -84,6 +84,27 @@ def test_rows_of_like_length_share_a_batch(workspace: Workspace, tmp_path: Path)
     assert padding(length_grouped_order(lengths, 4, 0, 0)) < padding(epoch_order(64, 0, 0)) / 2
 
 
+@pytest.mark.effect("sortish_sampler")
+def test_batches_grow_shorter(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """22 rows are one megabatch: the longest row of each batch is no longer than that of the one before. In random order it is."""
+    from tunewright.data import collate
+
+    longest: list[int] = []
+    plain = collate.collate_padded
+
+    def seen(examples: object, **settings: object) -> object:
+        batch = plain(examples, **settings)  # type: ignore[arg-type]
+        longest.append(batch.input_ids.shape[1])
+        return batch
+
+    monkeypatch.setattr(assemble, "collate_padded", seen)
+    for sortish in (False, True):
+        longest.clear()
+        run(workspace, tmp_path / str(sortish), num_train_epochs=1, per_device_train_batch_size=2, sortish_sampler=sortish)
+        assert len(longest) == 11
+        assert (longest == sorted(longest, reverse=True)) == sortish
+
+
 @pytest.mark.effect("dataloader_num_workers", "dataloader_timeout_s")
 def test_workers_and_how_long_they_are_waited_for(workspace: Workspace, tmp_path: Path) -> None:
     """torch's own loader has that many processes and that timeout; the batches are the same."""

@@ -11,6 +11,7 @@ import pytest
 from tests.harness.tiny import CHATML, write_model
 from tunewright.cli import main
 from tunewright.commands.preflight import read_ready
+from tunewright.commands.preview import prepared_examples
 from tunewright.data.pipeline import build
 from tunewright.data.templates import load_renderer
 from tunewright.dialects.read import read_config
@@ -143,7 +144,6 @@ ALWAYS: list[tuple[str, str, list[Any], Any, str]] = [
     ("sft_json", "remove_unused_columns", [True, False], "x", "rows are read by column"),
     ("llamafactory", "label_names", [None, "labels", ["labels"]], "targets", "labels are made from the answers"),
     ("llamafactory", "length_column_name", ["length"], "size", "lengths are counted"),
-    ("llamafactory", "sortish_sampler", [False], True, "its trainer never reads it"),
     ("llamafactory", "past_index", [-1], 0, "transformers has dropped it"),
     ("llamafactory", "export_legacy_format", [False], True, "pickles"),
     ("mindspeed_fsdp2", "create_attention_mask_in_dataloader", [False, True, None], "x", "always builds"),
@@ -179,3 +179,17 @@ def test_a_stored_token_may_be_asked_for_on_the_command_line(capsys: pytest.Capt
     assert main(["check", "--dialect", "qlora_script", "--use_auth_token", "hf_abc"]) == 2
     said = capsys.readouterr()
     assert "hf_abc" not in said.out + said.err and "HF_TOKEN" in said.out + said.err
+
+
+@pytest.mark.effect("data_compat")
+def test_a_quirk_of_renders_reaches_the_rows(home: Path, tmp_path: Path) -> None:
+    """Qwen 3's template leaves the thought of an earlier answer out, and LLaMA-Factory trains on it; as `train` and `preview` prepare."""
+    turns = [{"role": "user", "content": "anchor"}, {"role": "assistant", "content": "candle", "reasoning_content": "ember"},
+             {"role": "user", "content": "dune"}, {"role": "assistant", "content": "falcon"}]
+    data = rows_at(tmp_path, {"messages": turns})
+    for compat, thought in (("strict", ""), ("think-block-in-history", "<think>\nember\n</think>\n\n")):
+        words = [f"model_name_or_path={home / 'model'}", f"dataset={data}", "template=qwen3", "data_cache_dir=none",
+                 f"data_compat={compat}"]
+        examples, tokenizer = prepared_examples(read_config(words).resolve().config, "train")
+        trained = tokenizer.decode([label for label in examples[0].labels.tolist() if label >= 0])
+        assert trained == f"{thought}candle<|im_end|><think>\n\n</think>\n\nfalcon<|im_end|>"

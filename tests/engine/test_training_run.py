@@ -57,8 +57,9 @@ def test_what_a_run_leaves(workspace: Workspace, tmp_path: Path) -> None:
     metrics = run(workspace, tmp_path, val_size=4, do_eval=True, plot_loss=True, eval_strategy="epoch", report_to="tensorboard")
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "all_results.json", "chat_template.jinja", "data_audit.jsonl",
-        "eval_results.json", "run.json", "runs", "tokenizer.json", "train_results.json", "trainer_log.jsonl", "trainer_state.json",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "all_results.json", "chat_template.jinja",
+        "data_audit.json", "data_audit.jsonl", "eval_results.json", "run.json", "runs", "tokenizer.json",
+        "train_results.json", "trainer_log.jsonl", "trainer_state.json",
         "training_loss.png", "training_eval_loss.png"}
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     assert json.loads((tmp_path / "all_results.json").read_text()).keys() >= {"train_loss", "eval_loss", "train_tokens_per_second"}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunewright.data.collate import Example, collate_flat, collate_padded
+from tunewright.data.collate import Example, collate_flat, collate_padded, positions_run_on
 from tunewright.errors import InputError
 from tunewright.kernels.isolation import barrier, obstacle
 from tunewright.kernels.plan import apply, plan
@@ -187,14 +187,15 @@ def test_other_tokens_in_one_row_leave_the_others_losses_bit_equal(kind: str, fl
 @pytest.mark.parametrize("flash_attn", ["disabled", "auto"])
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe", "gpt_oss"])
 def test_plain_packing_leaks_as_it_was_asked_to(kind: str, flash_attn: str) -> None:
-    """packing without neat_packing: the loss is that of one sequence over which attention is causal, as transformers computes it under
-    a mask of ones; not that of the rows one by one."""
+    """packing without neat_packing: the loss is that of one sequence over which attention is causal and positions restart with each
+    row, as transformers computes it under a mask of ones; not that of the rows one by one."""
     examples = sequences([[6, 9, 1, 7]])
     model = tiny(kind)
     chosen = apply(run(flash_attn, neat_packing=False), model)
     assert not chosen.flat
     assert chosen.reasons[0].endswith("the rows of a packed sequence see each other (packing without neat_packing)")
     batch = collate_padded(examples, 0)
+    assert batch.position_ids.tolist() == [[*range(6), *range(9), 0, *range(7)]]
     found = SupervisedFineTuning().loss({Role.POLICY: model}, batch)
     ids, labels = (torch.from_numpy(part.astype(np.int64)) for part in (examples[0].input_ids, examples[0].labels))
     logits = tiny(kind, chosen.attention)(
@@ -203,6 +204,13 @@ def test_plain_packing_leaks_as_it_was_asked_to(kind: str, flash_attn: str) -> N
     assert float(found.sum.detach()) == pytest.approx(float(expected.detach()), rel=GOLDEN)
     alone, _ = one_by_one(tiny(kind, chosen.attention), examples)
     assert abs(float(found.sum.detach()) - alone) > 1e-3
+
+
+def test_positions_run_on_for_flash_attention() -> None:
+    """FlashAttention takes a position 0 for the beginning of a row; padding never has one."""
+    examples = sequences([[2, 3], [4]])
+    assert collate_padded(examples, 0).position_ids.tolist() == [[0, 1, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert collate_padded(examples, 0, positions=positions_run_on).position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_a_window_holds_without_bounds_and_without_a_mask() -> None:

@@ -13,6 +13,11 @@ COUNT: Final = Within((0, -1, 1.5, "many"), (1, 10))
 IDLE: Final = "nothing is generated, because predict_with_generate and do_predict are off"
 BADAM: Final[dict[str, Any]] = {"use_badam": True, "finetuning_type": "full"}
 GALORE: Final[dict[str, Any]] = {"use_galore": True, "finetuning_type": "full"}
+STREAMS: Final[dict[str, Any]] = {"do_train": True, "streaming": True, "max_steps": 5}
+TWO_SETS: Final[dict[str, Any]] = {"dataset": "d,e", "mix_strategy": "interleave_over"}
+PROBABILITIES: Final = Breaks("probabilities-without-turns", {"interleave_probs": "0.5,0.5", "dataset": "d,e"},
+                              {"interleave_probs": "0.5,0.5", **TWO_SETS})
+SUMMING: Final = Breaks("probabilities-not-whole", {"interleave_probs": "0.5,0.6", **TWO_SETS}, {"interleave_probs": "0.5,0.5", **TWO_SETS})
 
 _MODEL: Final[dict[tuple[str, str], Row]] = {
     ("vllm_maxlen", ">0"): Refused(),
@@ -39,7 +44,9 @@ _MODEL: Final[dict[tuple[str, str], Row]] = {
     ("quantization_device_map", "auto needs bitsandbytes>=0.43.0"): Fact("no older bitsandbytes is taken: the package asks for 0.50"),
     ("model_name_or_path", "must be given whenever a particular pretrained or fine-tuned model is to be used"):
         Breaks("no-model", {"do_train": True}, {"model_name_or_path": "demo"}, absent=True),
-    ("new_special_tokens", "may need resize_vocab to resize the embedding layer to match"): Refused(),
+    ("new_special_tokens", "may need resize_vocab to resize the embedding layer to match"):
+        Notes("tokens are added: where the embedding has no rows for them, it grows all the same",
+              {"new_special_tokens": "<a>", "resize_vocab": False}, {"new_special_tokens": "<a>"}, key="resize_vocab"),
     ("use_unsloth", "LoRA training"): Refused(),
     ("use_unsloth_gc", "use_unsloth (doc: used in unsloth mode)"): Refused(),
     ("enable_liger_kernel", "needs hardware and framework that support Liger"): Refused(),
@@ -50,15 +57,18 @@ _MODEL: Final[dict[tuple[str, str], Row]] = {
 _DATA: Final[dict[tuple[str, str], Row]] = {
     ("dataset_dir", "combines with dataset to locate the data"): Elsewhere("tests/data/test_sources.py::test_registered_sets"),
     ("cutoff_len", ">0"): Within((0, -1, 1.5, "long"), (8, 512)),
-    ("streaming", "buffer_size has to be chosen to suit it"): Refused(),
-    ("buffer_size", "streaming"): Refused(),
-    ("buffer_size", ">0"): Refused(),
-    ("interleave_probs", "mix_strategy=interleave_under or interleave_over"): Refused(),
-    ("interleave_probs", "probabilities sum to 1"): Refused(),
-    ("interleave_probs", "values sum to 1"): Refused(),
+    ("streaming", "buffer_size has to be chosen to suit it"):
+        Notes("3 rows are fewer than the 4 of one batch",
+              {**STREAMS, "buffer_size": 3, "per_device_train_batch_size": 4},
+              {**STREAMS, "buffer_size": 4, "per_device_train_batch_size": 4}, key="buffer_size"),
+    ("buffer_size", "streaming"): unread("buffer_size", 64, "streaming is off", {"do_train": True}, STREAMS),
+    ("buffer_size", ">0"): Within((0, -1, 1.5, "many"), (1, 16384), STREAMS),
+    ("interleave_probs", "mix_strategy=interleave_under or interleave_over"): PROBABILITIES,
+    ("interleave_probs", "probabilities sum to 1"): SUMMING,
+    ("interleave_probs", "values sum to 1"): SUMMING,
     ("overwrite_cache", "needed after changing tokenization, maximum length or other preprocessing"): Fact(
         "not needed here: the cache is found by a digest of everything that decides the tokens"),
-    ("preprocessing_batch_size", ">0"): Refused(),
+    ("preprocessing_batch_size", ">0"): Within((0, -1, 1.5, "many"), (1, 1000)),
     ("preprocessing_num_workers", ">0 or null"): Within((0, -1, 1.5, "many"), (1, 2, None)),
     ("max_samples", ">0 or null"): Within((0, -1, 1.5, "many"), (1, 10, None)),
     ("eval_num_beams", ">0 or null"): Within((0, -1, 1.5, "many"), (1, 4, None)),
@@ -209,7 +219,7 @@ ENFORCED: Final[dict[tuple[str, str], Row]] = {
     ("adapter_name_or_path", "only with lora"): Breaks(
         "adapter-without-lora", {"adapter_name_or_path": "org/a", "finetuning_type": "full"}, {"adapter_name_or_path": "org/a"}),
     ("quantization_bit", "only with lora"): Breaks("tuning-quantised-weights", {**_QUANTISED, "finetuning_type": "full"}, _QUANTISED),
-    ("quantization_bit", "not with resize_vocab"): Refused("resize_vocab"),
+    ("quantization_bit", "not with resize_vocab"): Breaks("numbers-in-quantised-weights", {**_QUANTISED, "resize_vocab": True}, _QUANTISED),
     ("quantization_bit", "not with pissa_init"): Breaks("numbers-in-quantised-weights", {**_QUANTISED, "pissa_init": True}, _QUANTISED),
     ("quantization_bit", "not with create_new_adapter on an adapter"): Breaks(
         "numbers-in-quantised-weights", {**_QUANTISED, "adapter_name_or_path": "org/a", "create_new_adapter": True},
@@ -229,11 +239,13 @@ ENFORCED: Final[dict[tuple[str, str], Row]] = {
         "generation-without-data", {"do_train": True, "predict_with_generate": True}, {"do_train": True, **GENERATES}),
     ("predict_with_generate", "excludes compute_accuracy"): Breaks(
         "accuracy-with-generation", {**GENERATES, "compute_accuracy": True}, GENERATES),
-    ("streaming", "needs max_steps"): Refused(),
+    ("streaming", "needs max_steps"): Breaks("stream-without-end", {"do_train": True, "streaming": True}, STREAMS),
     ("do_train", "needs dataset"): Breaks("no-dataset", {"do_train": True}, {"do_train": True, "dataset": "d"}),
     ("do_eval", "needs eval_dataset or val_size"): Breaks(
         "extra-work-without-data", {"do_eval": True}, {"do_eval": True, "eval_dataset": "e"}),
-    ("interleave_probs", "needs interleaving and one number for each data set"): Refused(),
+    ("interleave_probs", "needs interleaving and one number for each data set"): Breaks(
+        "probabilities-for-other-sets", {**TWO_SETS, "do_train": True, "interleave_probs": "0.2,0.3,0.5"},
+        {**TWO_SETS, "do_train": True, "interleave_probs": "0.2,0.8"}),
     ("stage", "ppo needs reward_model"): Reports("'ppo' is not built yet", {"stage": "ppo"}),
     ("stage", "rm and ppo exclude load_best_model_at_end"): Reports("'rm' is not built yet", {"stage": "rm"}),
     ("use_llama_pro", "excludes full"): Breaks(

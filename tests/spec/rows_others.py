@@ -46,16 +46,23 @@ SFT_JSON: Final[dict[tuple[str, str], Row]] = {
     ("fp16", "recommended on V100; bf16 recommended on A100"): Fact("a recommendation demands nothing of a file"),
 }
 
+KEPT: Final = Elsewhere("tests/data/test_tokenized_path.py::test_what_was_saved_is_used_as_it_is")
+_DESCRIBED: Final = {"init_special_tokens": "desc_init", "new_special_tokens_config": "tokens.yaml"}
+
 MINDSPEED_FSDP2: Final[dict[tuple[str, str], Row]] = {
     ("model_name_or_path", "required; raises an error when not given"):
         Breaks("no-model", {"output_dir": "out"}, {"model_name_or_path": "demo"}, absent=True),
     ("model_id", "new model types must be registered in class ModelRegistry of mindspeed_llm/fsdp2/models/model_registry.py"): Refused(),
     ("tokenizer_name_or_path", "must be given when it differs from model_name_or_path"):
         Means({"model_name_or_path": "demo"}, {"tokenizer_name_or_path": None}),
-    ("add_special_tokens", "new_special_tokens_config takes precedence over it"): Refused("new_special_tokens_config"),
-    ("new_special_tokens_config", "format {'<token>': 'description text'}"): Refused(),
-    ("new_special_tokens_config", "takes precedence over add_special_tokens"): Refused(),
-    ("init_special_tokens", "desc_init requires new_special_tokens_config"): Refused("new_special_tokens_config"),
+    ("add_special_tokens", "new_special_tokens_config takes precedence over it"): unread(
+        "add_special_tokens", "<a>", "new_special_tokens_config wins", _DESCRIBED),
+    ("new_special_tokens_config", "format {'<token>': 'description text'}"): Elsewhere(
+        "tests/models/test_vocabulary.py::test_a_good_file_in_both_forms"),
+    ("new_special_tokens_config", "takes precedence over add_special_tokens"): Elsewhere(
+        "tests/models/test_vocabulary.py::test_the_file_wins_over_the_list"),
+    ("init_special_tokens", "desc_init requires new_special_tokens_config"): Breaks(
+        "description-without-file", {"init_special_tokens": "desc_init"}, _DESCRIBED),
     ("quant_format", "quant_recipe"): Refused(),
     ("quant_block_size", "quant_recipe"): Refused(),
     ("quant_apply_modules", "quant_recipe"): Refused(),
@@ -70,18 +77,22 @@ MINDSPEED_FSDP2: Final[dict[tuple[str, str], Row]] = {
         Breaks("prompt-with-masked-history", {"train_on_prompt": True, "mask_history": True}, {"train_on_prompt": True}),
     ("mask_history", "cannot be True together with train_on_prompt"):
         Breaks("prompt-with-masked-history", {"mask_history": True, "train_on_prompt": True}, {"mask_history": True}),
-    ("streaming", "mutually exclusive with max_samples"): Refused(),
-    ("streaming", "val_size must be an integer when streaming"): Refused(),
-    ("buffer_size", "streaming"): Refused(),
-    ("interleave_probs", "mix_strategy=interleave_under or interleave_over"): Refused(),
-    ("max_samples", "mutually exclusive with streaming"): Refused("streaming"),
+    ("streaming", "mutually exclusive with max_samples"): Fact("the first rows of each set can be streamed as all of them can"),
+    ("streaming", "val_size must be an integer when streaming"):
+        Breaks("stream-cannot", {**TRAINS, "dataset": "d", "streaming": True, "max_steps": 5, "val_size": 0.1},
+               {**TRAINS, "dataset": "d", "streaming": True, "max_steps": 5, "val_size": 7}),
+    ("buffer_size", "streaming"): unread("buffer_size", 64, "streaming is off", TRAINS, {**TRAINS, "streaming": True, "max_steps": 5}),
+    ("interleave_probs", "mix_strategy=interleave_under or interleave_over"):
+        Breaks("probabilities-without-turns", {"interleave_probs": "0.5,0.5", "dataset": "d,e"},
+               {"interleave_probs": "0.5,0.5", "dataset": "d,e", "mix_strategy": "interleave_over"}),
+    ("max_samples", "mutually exclusive with streaming"): Fact("the first rows of each set can be streamed as all of them can"),
     ("val_size", "requires dataset to be set"): Breaks("val-size-without-dataset", {"val_size": 0.1}, {"val_size": 0.1, "dataset": "d"}),
     ("val_size", "mutually exclusive with eval_dataset"):
         Breaks("two-evaluation-sets", {**TRAINS, "val_size": 0.1, "eval_dataset": "e"}, {**TRAINS, "val_size": 0.1}),
     ("val_size", "an integer, or a float in 0-1"): Within((-1, 1.5, "half"), (0, 0.5, 10)),
     ("neat_packing", "sets packing=True automatically"): Means({"neat_packing": True}, {"packing": True, "neat_packing": True}),
-    ("tokenized_path", "saves when the path does not exist"): Refused(),
-    ("tokenized_path", "loads when the path exists"): Refused(),
+    ("tokenized_path", "saves when the path does not exist"): KEPT,
+    ("tokenized_path", "loads when the path exists"): KEPT,
     ("data_shared_file_system", "distributed training"): Refused(),
     ("ep_size", "a mixture-of-experts model"): Refused(),
     ("ep_fsdp_size", "expert parallelism"): Refused(),

@@ -161,8 +161,8 @@ def test_generated_documents_are_fresh(name: str, text: str) -> None:
 
 
 BEYOND_THE_DOCUMENT = {
-    # Today's LLaMA-Factory has these two, and torch a further library of the same kind.
-    ("llamafactory", "rope_scaling"), ("llamafactory", "ddp_backend"),
+    # What today's LLaMA-Factory has more, and torch a further library of the same kind.
+    ("llamafactory", "rope_scaling"), ("llamafactory", "mix_strategy"), ("llamafactory", "ddp_backend"),
     # `auto` is how the other name of the same parameter leaves the choice to us.
     ("cli_reference", "attn_implementation"),
     # Console is a tracker of the document of sft-json; it is harmless everywhere.

@@ -32,6 +32,7 @@ READ_FIELDS: Final = frozenset({
     "r", "lora_alpha", "lora_dropout", "target_modules", "target_parameters", "exclude_modules", "bias", "use_rslora", "use_dora",
     "modules_to_save", "rank_pattern", "alpha_pattern", "init_lora_weights", "fan_in_fan_out", "lora_bias",
     "layers_to_transform", "layers_pattern", "base_model_name_or_path", "task_type", "peft_type", "revision", "inference_mode",
+    "ensure_weight_tying",
 })
 HARMLESS_FIELDS: Final = frozenset({"auto_mapping", "peft_version", "megatron_core", "qalora_group_size", "runtime_config"})
 INITS: Final = (True, False, None, "gaussian", "eva", "orthogonal")

@@ -14,6 +14,7 @@ from tunewright.adapters.lineage import Lineage, lineage_of, remember
 from tunewright.adapters.pissa import ADAPTER, decompose, load_initial, save_initial, take_out
 from tunewright.adapters.positions import write_positions
 from tunewright.adapters.targets import matching, resolve_targets, shortest
+from tunewright.adapters.vocabulary import are_tied, make_room, vocabulary_modules
 from tunewright.config.tuning import LoraConfig
 from tunewright.errors import NumericError, refuse, require
 from tunewright.models.families import embeddings, head, is_packed, is_quantised, is_tied, linear_layers, shape_of
@@ -63,6 +64,8 @@ def peft_config(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
             mend="use finetuning_type: full")
     everything = [name for name, _ in model.named_modules()]
     extra = {name for entry in lora.additional_target for name in matching(entry, everything, "additional_target")}
+    # Both matrices of a tied pair: one of them would otherwise be trained beside a copy of itself.
+    tied = are_tied(model) and set(vocabulary_modules(model)) <= extra
     packed = sorted(name for name in extra if any(is_packed(weight) for weight in model.get_submodule(name).parameters()))
     require(not packed, f"additional_target: {packed[0] if packed else ''} is quantised, and quantised weights cannot train",
             mend="put it into lora_target, or remove quantization_bit")
@@ -74,7 +77,7 @@ def peft_config(model: PreTrainedModel, lora: LoraConfig) -> PeftLoraConfig:
         r=lora.lora_rank, lora_alpha=int(alpha) if float(alpha).is_integer() else alpha, lora_dropout=lora.lora_dropout,
         target_modules=targets.modules, target_parameters=targets.parameters or None, bias=lora.lora_bias,
         modules_to_save=shortest(extra, everything, separator="") or None, use_rslora=lora.use_rslora, use_dora=lora.use_dora,
-        fan_in_fan_out=transposed, task_type="CAUSAL_LM")
+        fan_in_fan_out=transposed, ensure_weight_tying=tied, task_type="CAUSAL_LM")
 
 
 def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) -> PeftModel:
@@ -84,6 +87,7 @@ def load_adapter(model: PreTrainedModel, directory: Path, *, trainable: bool) ->
     """
     facts = read_adapter(directory)
     check_fits(facts, model)
+    make_room(model, facts)
     adapted = _attach(model, facts)
     initial = load_initial(directory) if facts.is_pissa else {}
     if initial:
@@ -154,6 +158,8 @@ def save_adapter(adapted: PeftModel, directory: Path) -> None:
     # peft keeps sets, whose order changes from process to process; the same run shall write the same file.
     config.target_modules = sorted(config.target_modules)
     config.target_parameters = sorted(config.target_parameters) if config.target_parameters else None
+    if config.ensure_weight_tying:  # peft takes the head out when it ties it, and does not find it again by the name of every embedding
+        config.modules_to_save = sorted({*config.modules_to_save, *vocabulary_modules(adapted.base_model.model)})
     config.base_model_name_or_path = adapted.base_model.model.name_or_path or config.base_model_name_or_path
     config.save_pretrained(str(directory))
     lineage = lineage_of(adapted)

@@ -14,11 +14,13 @@ from tunewright.adapters.freeze import freeze
 from tunewright.adapters.lineage import Lineage, lineage_of, remember
 from tunewright.adapters.lora import load_adapter, merge_adapters, new_adapter, save_adapter
 from tunewright.adapters.positions import POSITIONS_FILE, applied, with_positions
+from tunewright.adapters.vocabulary import refuse_new_tokens, vocabulary_modules, with_vocabulary
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.errors import require
 from tunewright.models.families import is_quantised
-from tunewright.models.load import reload_weights
+from tunewright.models.load import check_vocabulary, reload_weights
+from tunewright.models.surgery.vocabulary import fit_vocabulary
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,13 +32,19 @@ log = logging.getLogger(__name__)
 SHARD_SIZE = "5GB"
 
 
-def make_trainable(model: PreTrainedModel, run: RunConfig, *, checkpoint: Path | None = None) -> nn.Module:
+def make_trainable(
+    model: PreTrainedModel, run: RunConfig, *, checkpoint: Path | None = None, tokenizer: PreTrainedTokenizerBase | None = None,
+) -> nn.Module:
     """`model` with `requires_grad` on exactly what trains: itself (full, freeze) or wrapped in an adapter (LoRA).
 
     With `checkpoint`, every trained tensor, and for PiSSA every frozen one, is bit-identical to that of the interrupted
-    run; without, the start is a function of `run.run.seed`. The model comes back in training mode.
+    run; without, the start is a function of `run.run.seed`. With `tokenizer`, the model has a row for each of its tokens: new ones
+    train with LoRA too. The model comes back in training mode.
     """
-    trained = _lora(model, run, checkpoint) if run.tuning.finetuning_type == "lora" else _own_weights(model, run, checkpoint)
+    build = _lora if run.tuning.finetuning_type == "lora" else _own_weights
+    trained = build(model, run, checkpoint, tokenizer)
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, cast("PreTrainedModel", trained))
     if run.tuning.print_param_status:
         for name, parameter in trained.named_parameters():
             log.info("%s %s %s %s", name, tuple(parameter.shape), parameter.dtype, "trains" if parameter.requires_grad else "frozen")
@@ -128,7 +136,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path, chat_tem
         (directory / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
 
 
-def _lora(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> PeftModel:
+def _lora(
+    model: PreTrainedModel, run: RunConfig, checkpoint: Path | None, tokenizer: PreTrainedTokenizerBase | None,
+) -> PeftModel:
     """Merge what is to be merged, then a new adapter, the continued one, or the checkpoint's."""
     given = adapter_directories(run.model)
     below = given if run.lora.create_new_adapter or not given else given[:-1]
@@ -138,12 +148,15 @@ def _lora(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> Pe
                 mend="resume with the finetuning_type it was made with")
         adapted = load_adapter(model, checkpoint, trainable=True)
     elif given and not run.lora.create_new_adapter:
+        if tokenizer is not None:
+            refuse_new_tokens(tokenizer, "the modules of a continued adapter are fixed", "set create_new_adapter: true")
         adapted = load_adapter(model, given[-1], trainable=True)
         config = adapted.peft_config["default"]
         log.info("continuing adapter %s: its rank %s, alpha %s and targets stay", given[-1], config.r, config.lora_alpha)
     else:
+        has_new_rows = tokenizer is not None and fit_vocabulary(model, tokenizer, run.tokenizer, run.run.seed)
         lora = within_expanded_blocks(model, run.lora, run.freeze.freeze_trainable_layers) if run.freeze.use_llama_pro else run.lora
-        adapted = new_adapter(model, lora, run.run.seed)
+        adapted = new_adapter(model, with_vocabulary(model, lora) if has_new_rows else lora, run.run.seed)
     merged = tuple(str(path.resolve()) for path in below)
     positions = applied(model.config, *with_positions(run.model, run.data.cutoff_len))
     if positions is not None and checkpoint is None:
@@ -153,7 +166,9 @@ def _lora(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> Pe
     return adapted
 
 
-def _own_weights(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None) -> PreTrainedModel:
+def _own_weights(
+    model: PreTrainedModel, run: RunConfig, checkpoint: Path | None, tokenizer: PreTrainedTokenizerBase | None,
+) -> PreTrainedModel:
     kind = run.tuning.finetuning_type
     require(not run.model.adapter_name_or_path, f"adapter_name_or_path is given, but finetuning_type is {kind}",
             mend="use finetuning_type: lora, or export the merged model first")
@@ -162,8 +177,13 @@ def _own_weights(model: PreTrainedModel, run: RunConfig, checkpoint: Path | None
         require((checkpoint / "config.json").is_file(), f"the checkpoint {checkpoint} holds no model",
                 mend="resume with the finetuning_type it was made with")
         reload_weights(model, checkpoint)
+    # A checkpoint has its rows already.
+    has_new_rows = checkpoint is None and tokenizer is not None and fit_vocabulary(model, tokenizer, run.tokenizer, run.run.seed)
     if kind == "freeze":
         freeze(model, run.freeze)
+        still = [name for name in vocabulary_modules(model) if not model.get_submodule(name).weight.requires_grad]
+        if has_new_rows and still:
+            log.warning("the rows of new tokens in %s do not train: name it in freeze_extra_modules if they should", " and ".join(still))
     else:
         model.requires_grad_(True)
     return model

@@ -19,7 +19,8 @@ LOCK: Final = ".tunewright.lock"
 USAGE = """usage: tunewright check CONFIG [key=value ...] [--key value ...]
 
 Read the configuration, test every rule between its values, look at the files of its model and the rows of its data,
-and report everything that is wrong, one line each, without opening a model. Exit code 0 means: ready to run.
+and report everything that is wrong, one line each, without opening a model; where nothing is, say how the rows are understood.
+Exit code 0 means: ready to run.
 A configuration with export_dir and without dataset is checked for `tunewright export`.
 """
 
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
         return 0
     if not argv:
         raise UsageError("check needs a configuration", mend="give a YAML or JSON file, or key=value settings")
-    from tunewright.commands.preflight import read_ready
+    from tunewright.commands.preflight import data_lines, read_ready
 
     purpose = purpose_of(examine(argv).reading.config)
     reading = read_ready(argv, purpose)
@@ -39,7 +40,8 @@ def run(argv: list[str]) -> int:
         origin = reading.origins["output_dir"]
         raise InputError(f"{origin.key}: {reading.config.run.output_dir} is in use by {holder}", where=origin.where,
                          mend="wait for it to end, or choose another output_dir")
-    sys.stdout.write("".join(f"note: {note}\n" for note in reading.notes) + summary(reading, purpose))
+    lines = data_lines(reading.config) if purpose == "train" else []
+    sys.stdout.write("".join([*(f"note: {note}\n" for note in reading.notes), *(f"{line}\n" for line in lines), summary(reading, purpose)]))
     return 0
 
 

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tunewright.commands.data import DATA_VERBS
 from tunewright.commands.verbs import COMMANDS
 from tunewright.config.literals import show
 from tunewright.config.table import Row, table
 from tunewright.errors import UsageError, refuse
+from tunewright.registry import Registry
 
 USAGE = """usage: tunewright completion bash|zsh|fish
 
@@ -20,6 +22,8 @@ Print a completion script: commands, files, every parameter with its meaning and
 """
 
 _PROGRAMS = ("tunewright", "tw")
+_NESTED: Final[Mapping[str, Registry]] = {"data": DATA_VERBS}
+"""Commands that have verbs of their own."""
 
 
 def run(argv: list[str]) -> int:
@@ -49,6 +53,7 @@ def _commands() -> Mapping[str, str]:
 def bash() -> str:
     """Completes commands, `--name`, `name=` and values after either; anything else is a file."""
     cases = "".join(f"    {field}) words='{' '.join(values_of(row))}' ;;\n" for field, row in table().items() if values_of(row))
+    nested = "".join(f"    {name}) verbs='{' '.join(verbs.names())}' ;;\n" for name, verbs in _NESTED.items())
     return f"""# Completion of tunewright for bash; made by `tunewright completion bash`.
 _tunewright_values() {{
   local words=
@@ -61,6 +66,10 @@ _tunewright() {{
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W '{' '.join(_commands())}' -- "$word")); return
   fi
+  local verbs=
+  case "${{COMP_WORDS[1]}}" in
+{nested}  esac
+  if [ "$COMP_CWORD" -eq 2 ] && [ -n "$verbs" ]; then COMPREPLY=($(compgen -W "$verbs" -- "$word")); return; fi
   if [ "$word" = '=' ]; then word=; elif [ "$before" = '=' ]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
   local values=$(_tunewright_values "${{before#--}}")
   if [ -n "$values" ]; then COMPREPLY=($(compgen -W "$values" -- "$word")); return; fi
@@ -77,6 +86,8 @@ def zsh() -> str:
     """The same with meanings beside the names."""
     commands = "\n".join(f"    {_quoted(f'{name}:{summary}')}" for name, summary in _commands().items())
     options = "\n".join(f"    {_quoted(_zsh_option(field, row))}" for field, row in table().items())
+    nested = "".join(f"      {name}) verbs=({' '.join(_quoted(f'{one.name}:{one.summary}') for one in verbs)}) ;;\n"
+                     for name, verbs in _NESTED.items())
     return f"""#compdef {' '.join(_PROGRAMS)}
 # Completion of tunewright for zsh; made by `tunewright completion zsh`.
 _tunewright() {{
@@ -87,7 +98,13 @@ _tunewright() {{
   options=(
 {options}
   )
-  if (( CURRENT == 2 )); then _describe command commands; else _arguments $options '*:file:_files'; fi
+  local -a verbs
+  if (( CURRENT == 3 )); then
+    case "$words[2]" in
+{nested}    esac
+  fi
+  if (( $#verbs )); then _describe verb verbs
+  elif (( CURRENT == 2 )); then _describe command commands; else _arguments $options '*:file:_files'; fi
 }}
 _tunewright "$@"
 """
@@ -105,6 +122,9 @@ def fish() -> str:
     for program in _PROGRAMS:
         lines += [f"complete -c {program} -n __fish_use_subcommand -f -a {name} -d {_quoted(summary)}"
                   for name, summary in _commands().items()]
+        for name, verbs in _NESTED.items():
+            lines += [f"complete -c {program} -n '__fish_seen_subcommand_from {name}; and test (count (commandline -opc)) -eq 2' -f "
+                      f"-a {one.name} -d {_quoted(one.summary)}" for one in verbs]
         lines += [f"complete -c {program} -n 'not __fish_use_subcommand' -l {field} -r -d {_quoted(row.param.meaning)}"
                   + (f" -f -a {_quoted(' '.join(values_of(row)))}" if values_of(row) else "") for field, row in table().items()]
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tunewright.config.rules.rule import Broken, Case, Purpose
+from tunewright.config.rules.vocabulary import adds_tokens
 from tunewright.config.run import RunConfig
 from tunewright.config.table import replace as with_fields
 from tunewright.config.table import table
@@ -46,7 +47,7 @@ def preflight(reading: Reading, purpose: Purpose, *, skip: Collection[str] = ())
 def model_files(run: RunConfig) -> list[Problem]:
     """A local model directory: config.json, sizes, weights, tokenizer, paths that leave it."""
     from tunewright.models.directory import check_config, check_directory, check_path_fields
-    from tunewright.models.unopened import check_family, check_tokenizer, require_gguf
+    from tunewright.models.unopened import check_family, check_tokenizer, require_gguf, require_tokenizer_files
 
     directory = local_model(run)
     if directory is None:
@@ -57,6 +58,8 @@ def model_files(run: RunConfig) -> list[Problem]:
     checks = [files, check_path_fields] if run.model.trust_remote_code else [files, check_path_fields, check_family, check_tokenizer]
     if run.tokenizer.tokenizer_name_or_path is not None:  # whether it fits is seen when it is opened
         checks = [check for check in checks if check is not check_tokenizer]
+    if run.tokenizer.resize_vocab or adds_tokens(run):  # the model is made to fit
+        checks = [require_tokenizer_files if check is check_tokenizer else check for check in checks]
     return _first(_caught("model_name_or_path", partial(check, directory)) for check in checks)
 
 
@@ -205,22 +208,49 @@ def graph_packages(run: RunConfig) -> list[Problem]:
     return _caught("export_onnx", demand_packages) if run.export.export_onnx else []
 
 
+def token_descriptions(run: RunConfig) -> list[Problem]:
+    """The file of new special tokens."""
+    from tunewright.models.new_tokens import read_descriptions
+
+    path = run.tokenizer.new_special_tokens_config
+    return [] if path is None else _caught("new_special_tokens_config", partial(read_descriptions, path))
+
+
 def data_files(run: RunConfig) -> list[Problem]:
     """The data sets: registry, files, columns, rows."""
     from tunewright.data.probe import probe
 
-    return probe(run)
+    try:
+        return [] if _has_tokens(run) else probe(run)
+    except InputError as error:
+        return [Problem(error.message, error.where, error.mend)]
+
+
+def data_lines(run: RunConfig) -> list[str]:
+    """How the rows of the data sets, in which no problem was found, are understood."""
+    from tunewright.data.probe import interpretations
+
+    return [] if _has_tokens(run) else interpretations(run)
+
+
+def _has_tokens(run: RunConfig) -> bool:
+    from tunewright.data.token_folder import holds_tokens
+
+    folder = run.data.tokenized_path
+    return folder is not None and holds_tokens(Path(folder).expanduser())
 
 
 _OF_MODELS = ("model_name_or_path", "gguf_file", "trust_remote_code", "tokenizer_name_or_path")
-_MODEL = Inspection(model_files, _OF_MODELS)
+_MODEL = Inspection(model_files, (*_OF_MODELS, "resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config"))
+_TOKENS = Inspection(token_descriptions, ("new_special_tokens_config",))
 _TEMPLATE = Inspection(chat_template, (*_OF_MODELS, "template", "template_type", "stage"))
 _ANSWERING = Inspection(answering_template, (*_OF_MODELS, "template", "template_type", "stage"))
 _ADAPTERS = Inspection(adapter_files, (*_OF_MODELS, "adapter_name_or_path", "adapter_folder"))
 _GRAPH = Inspection(graph_packages, ("export_onnx",))
 _HUB = Inspection(hub_access, ("push_to_hub", "export_hub_model_id"))
 _DATA = Inspection(data_files, ("dataset", "eval_dataset", "dataset_dir", "stage", "max_samples", "max_dropped_fraction", "val_size",
-                                "prompt_column", "query_column", "response_column", "history_column"))
+                                "prompt_column", "query_column", "response_column", "history_column", "data_manager_type", "split",
+                                "tokenized_path"))
 _FEW_BITS: Mapping[Purpose, Inspection] = {
     purpose: Inspection(partial(quantised_base, purpose), (
         *_OF_MODELS, "quantization_bit", "finetuning_type", "pissa_init", "create_new_adapter", "merge_lora", "adapter_name_or_path"))
@@ -229,16 +259,16 @@ _INSPECTIONS: Mapping[Purpose, tuple[Inspection, ...]] = {
     "train": (
         Inspection(schedule_arguments, ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "warmup_ratio")),
         Inspection(optimizer_arguments, ("optim", "optim_args")),
-        _MODEL, _FEW_BITS["train"], _TEMPLATE, _ADAPTERS,
+        _MODEL, _TOKENS, _FEW_BITS["train"], _TEMPLATE, _ADAPTERS,
         Inspection(tuned_modules, (*_OF_MODELS, "finetuning_type", "adapter_name_or_path", "create_new_adapter")),
         Inspection(room, (*_OF_MODELS, "finetuning_type", "lora_target", "lora_rank", "output_dir", "optim", "pure_bf16")),
         _DATA, _HUB, _GRAPH,
     ),
-    "eval": (_MODEL, _FEW_BITS["eval"], _ANSWERING, _ADAPTERS, _DATA),
-    "predict": (_MODEL, _FEW_BITS["predict"], _ANSWERING, _ADAPTERS, _DATA),
-    "chat": (_MODEL, _FEW_BITS["chat"], _ANSWERING, _ADAPTERS),
-    "export": (_MODEL, _FEW_BITS["export"], _ADAPTERS, _HUB, _GRAPH),
-    "preview": (_TEMPLATE, _DATA),
+    "eval": (_MODEL, _TOKENS, _FEW_BITS["eval"], _ANSWERING, _ADAPTERS, _DATA),
+    "predict": (_MODEL, _TOKENS, _FEW_BITS["predict"], _ANSWERING, _ADAPTERS, _DATA),
+    "chat": (_MODEL, _TOKENS, _FEW_BITS["chat"], _ANSWERING, _ADAPTERS),
+    "export": (_MODEL, _TOKENS, _FEW_BITS["export"], _ADAPTERS, _HUB, _GRAPH),
+    "preview": (_TOKENS, _TEMPLATE, _DATA),
 }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunewright.config.run import RunConfig
-    from tunewright.data.examples import ExampleSet
+    from tunewright.data.examples import PreparedSet
     from tunewright.data.preview import Line
 
 USAGE = """usage: tunewright preview CONFIG [--rows N|FIRST-LAST|N,M,...] [--set train|validation] [--ids] [--html FILE]
@@ -27,6 +27,7 @@ with the file and line each row came from, its segments and positions. Rows coun
   --rows   which rows (0-2 if not given)      --ids    one token in each line, with id and position
   --set    which set (train, else validation) --html   write a page instead
 """
+_OF_A_STREAM = 1024
 _DEFAULT_ROWS = "0-2"
 _SWITCHES = ("--rows", "--set", "--html")
 
@@ -108,26 +109,31 @@ def _next(words: object, name: str) -> str:
     return str(value)
 
 
-def prepared_examples(config: RunConfig, name: str | None) -> tuple[ExampleSet, PreTrainedTokenizerBase]:
+def prepared_examples(config: RunConfig, name: str | None) -> tuple[PreparedSet, PreTrainedTokenizerBase]:
     """The chosen set of the run, prepared as `train` prepares it, and the tokenizer."""
+    from tunewright.adapters.vocabulary import own_tokenizer
     from tunewright.data.pipeline import build
+    from tunewright.data.quirks import chosen as chosen_quirks
     from tunewright.data.templates import load_renderer
     from tunewright.models.load import quiet_transformers
     from tunewright.models.tokenizer import load_tokenizer
 
     quiet_transformers()
-    tokenizer = load_tokenizer(config.model, config.tokenizer)
-    renderer = None if config.run.stage == "pt" else load_renderer(config.template, tokenizer)
+    tokenizer = load_tokenizer(own_tokenizer(config.model, config.tokenizer), config.tokenizer)
+    renderer = None if config.run.stage == "pt" else load_renderer(config.template, tokenizer, chosen_quirks(config.data.data_compat))
     trains = replace(config, run=replace(config.run, do_train=bool(config.data.dataset)))
     prepared = build(trains, tokenizer, renderer, report=lambda line: print(line, file=sys.stderr))
     sets = {**({} if prepared.train is None else {"train": prepared.train}), **prepared.evaluation}
+    from tunewright.data.streaming.stream import Stream
+
     chosen = name or next(iter(sets), "")
     if chosen not in sets:
         raise UsageError(f"--set is {name!r}", mend=f"the sets of this run are: {', '.join(sets) or 'none'}")
-    return sets[chosen], tokenizer
+    examples = sets[chosen]
+    return examples.head(_OF_A_STREAM) if isinstance(examples, Stream) else examples, tokenizer
 
 
-def _write_page(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def _write_page(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     from tunewright.data.preview import preview_html
 
     page = preview_html([(examples[row], examples.origins(row)) for row in rows], tokenizer, "tunewright preview")
@@ -138,7 +144,7 @@ def _write_page(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrained
     print(path)
 
 
-def _print(examples: ExampleSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, ids: bool) -> None:
+def _print(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, ids: bool) -> None:
     from rich.console import Console
 
     from tunewright.data.preview import plain, preview_lines, token_lines

@@ -146,12 +146,14 @@ def _merge(run: RunConfig, trained: Path, say: Say) -> None:
 
 def _read_rows(run: RunConfig, say: Say) -> Rows:
     """Tokenizer, template and data: before the output directory is touched, so that bad rows leave it as it was."""
+    from tunewright.adapters.vocabulary import own_tokenizer
     from tunewright.data.pipeline import build
+    from tunewright.data.quirks import chosen
     from tunewright.data.templates import load_renderer
     from tunewright.models.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(run.model, run.tokenizer)
-    renderer = None if run.run.stage == "pt" else load_renderer(run.template, tokenizer)
+    tokenizer = load_tokenizer(own_tokenizer(run.model, run.tokenizer), run.tokenizer)
+    renderer = None if run.run.stage == "pt" else load_renderer(run.template, tokenizer, chosen(run.data.data_compat))
     return Rows(tokenizer, renderer, build(run, tokenizer, renderer, report=say))
 
 
@@ -167,7 +169,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     )
     from tunewright.engine.training import Parts
     from tunewright.kernels.plan import apply
-    from tunewright.models.load import check_vocabulary, load_model
+    from tunewright.models.load import load_model
     from tunewright.models.scratch import initialise_model
     from tunewright.quantization.quantizer import quantizer
     from tunewright.stages.load import load_stage
@@ -180,10 +182,9 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     else:
         base = load_model(source, run.precision, length_tokens=length_tokens,
                           quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
-    check_vocabulary(tokenizer, base)
     demand_mergeable(base, run)
     kernels = apply(run, base)
-    model = make_trainable(base, run, checkpoint=checkpoint)
+    model = make_trainable(base, run, checkpoint=checkpoint, tokenizer=tokenizer)
     if run.precision.gradient_checkpointing:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
     template = None if renderer is None else renderer.source

@@ -7,14 +7,27 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tunewright.config.origin import Origin
-from tunewright.config.rules import data, engine, hub, inference, optimizer, paths, quantization, training, tuning, unread
+from tunewright.config.rules import (
+    data,
+    engine,
+    hub,
+    inference,
+    mixing,
+    optimizer,
+    paths,
+    quantization,
+    training,
+    tuning,
+    unread,
+    vocabulary,
+)
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.errors import Problem
 
 RULES: Final[tuple[Rule, ...]] = (
-    *data.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *optimizer.RULES,
-    *quantization.RULES, *paths.RULES, *inference.RULES, *hub.RULES, *unread.RULES)
+    *data.RULES, *mixing.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *optimizer.RULES,
+    *quantization.RULES, *vocabulary.RULES, *paths.RULES, *inference.RULES, *hub.RULES, *unread.RULES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,14 @@ def _names(row: Row, raw: Any) -> tuple[str, ...]:
     return found
 
 
+def _numbers(row: Row, raw: Any) -> tuple[float, ...]:
+    return tuple(_float(row, one) for one in (raw if isinstance(raw, list | tuple) else _split(raw)))
+
+
 def _datasets(row: Row, raw: Any) -> tuple[Any, ...]:
     found = (raw,) if isinstance(raw, Mapping) else tuple(raw) if isinstance(raw, list | tuple) else _split(raw)
+    if any(isinstance(one, str) for one in found):  # weights among prefixes: 0.3, a, 0.7, b
+        found = tuple(show(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in found)
     for one in found:
         if not one or not isinstance(one, str | Mapping):
             raise BadValueError(f"{_quoted(one)} is not a data set", "write a name, a file, a folder, or a mapping with file_name")
@@ -137,13 +143,14 @@ def _split(raw: Any) -> tuple[Any, ...]:
             return split_commas(raw)
         if isinstance(found, dict):
             return (found,)
-        if isinstance(found, list | tuple) and all(isinstance(one, str | dict) for one in found):
+        if isinstance(found, list | tuple) and all(isinstance(one, str | dict | int | float) for one in found):
             return tuple(found)
     return split_commas(raw)
 
 
 _READERS: Mapping[str, Callable[[Row, Any], Any]] = {
-    "bool": _bool, "int": _int, "float": _float, "str": _str, "names": _names, "datasets": _datasets, "mapping": _mapping,
+    "bool": _bool, "int": _int, "float": _float, "str": _str, "names": _names, "numbers": _numbers, "datasets": _datasets,
+    "mapping": _mapping,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import param
+from tunewright.config.param import Alias, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +17,8 @@ class LossConfig:
     neftune_noise_alpha: float | None = param(
         None, "Add uniform noise of at most alpha / sqrt(length x width) to the embeddings of each training sequence (NEFTune, Jain et "
         "al. 2023); 5 to 15 is usual.", above=0, maximum=1e4, llamafactory="neftune_noise_alpha", example="5")
+    ignore_pad_token_for_loss: bool = param(
+        True, "Leave padding out of the training loss. False trains the model to go on with padding tokens behind each row, as far as the "
+        "longest row of its batch: the loss then depends on how rows fall into batches. Evaluation never counts padding.",
+        llamafactory=("ignore_pad_token_for_loss", Alias("no_ignore_pad_token_for_loss", convert="negate")),
+        mindspeed_fsdp2="ignore_pad_token_for_loss")

@@ -62,3 +62,25 @@ class TokenizerConfig:
         False, "Split the text of special tokens that rows contain, in pre-training documents; conversations always do.",
         llamafactory="split_special_tokens",
         cli_reference="split_special_tokens", mindspeed_fsdp2="split_special_tokens")
+    add_tokens: tuple[str, ...] = param(
+        (), "Ordinary tokens to add to the tokenizer. The embedding grows, to a multiple of 64 rows, where it has too few.",
+        example="<step>,</step>", llamafactory=Alias("add_tokens", convert="comma_list", today=True),
+        cli_reference=Alias("add_tokens", convert="comma_list"), mindspeed_fsdp2=Alias("add_tokens", convert="comma_list"))
+    add_special_tokens: tuple[str, ...] = param(
+        (), "The same for special tokens, which answers are shown without.", example="<QUESTION>,<ANSWER>",
+        llamafactory=(Alias("new_special_tokens", convert="comma_list"), Alias("add_special_tokens", convert="comma_list", today=True)),
+        cli_reference=Alias("add_special_tokens", convert="comma_list"),
+        mindspeed_fsdp2=Alias("add_special_tokens", convert="comma_list"))
+    new_special_tokens_config: str | None = param(
+        None, "YAML or JSON file of special tokens to add, each with a description of what it means; it wins over add_special_tokens.",
+        example="tokens.yaml", llamafactory=Alias("new_special_tokens_config", today=True),
+        mindspeed_fsdp2="new_special_tokens_config")
+    init_special_tokens: str = param(
+        "noise_init", "First embeddings of new special tokens: the mean of all with noise, the mean of the tokens of the description, or "
+        "that with noise. Other new tokens always begin as the mean of all with noise.",
+        choices=("noise_init", "desc_init", "desc_init_w_noise"),
+        llamafactory=Alias("init_special_tokens", today=True), mindspeed_fsdp2="init_special_tokens")
+    resize_vocab: bool = param(
+        False, "Enlarge embedding and output head, to a multiple of 64 rows, where the tokenizer has more tokens than they have rows. "
+        "Tokens that the run adds get their rows in any case.", llamafactory="resize_vocab", cli_reference="resize_vocab",
+        mindspeed_fsdp2="resize_vocab")

@@ -146,8 +146,12 @@ class BatchingConfig:
         llamafactory="max_steps",
         cli_reference="max_steps", mindspeed_fsdp2="max_steps")
     group_by_length: bool = param(
-        False, "Put rows of like length into one batch.", llamafactory="group_by_length",
+        False, "Put rows of like length into one batch; the batches come in random order.",
+        llamafactory=("group_by_length", Alias("train_sampling_strategy", convert="sampling_strategy", today=True)),
         qlora_script=Alias("group_by_length", default=True))
+    sortish_sampler: bool = param(
+        False, "Sort rows by length within 50 batches of random rows at a time, so that batches grow shorter from step to step; "
+        "group_by_length has them in random order.", llamafactory="sortish_sampler")
     padding_free: bool = param(
         False, "Concatenate the rows of a batch instead of padding them; attention stays inside each row.")
     dataloader_num_workers: int = param(

@@ -13,12 +13,15 @@ from tunewright.config.param import DIALECTS, REQUIRED, SAME, Alias, Param
 from tunewright.config.run import RunConfig
 from tunewright.config.spelling import nearest as nearest
 
-Base = Literal["bool", "int", "float", "str", "names", "datasets", "mapping"]
+Base = Literal["bool", "int", "float", "str", "names", "numbers", "datasets", "mapping"]
 
 _BASES: Mapping[Any, Base] = {bool: "bool", int: "int", float: "float", str: "str"}
 
+_LISTS: Mapping[Any, Base] = {str: "names", float: "numbers"}
+
 _WORDS: Mapping[Base, str] = {
     "bool": "true or false", "int": "an integer", "float": "a number", "str": "a text", "names": "a list of texts",
+    "numbers": "a list of numbers",
     "datasets": "a list of data sets", "mapping": "a mapping",
 }
 
@@ -126,5 +129,5 @@ def _base(hint: Any) -> tuple[Base, bool]:
     if hint in _BASES:
         return _BASES[hint], nullable
     if get_origin(hint) is tuple:
-        return ("names" if get_args(hint)[0] is str else "datasets"), nullable
+        return _LISTS.get(get_args(hint)[0], "datasets"), nullable
     return "mapping", nullable

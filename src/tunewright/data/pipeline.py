@@ -1,72 +1,36 @@
-"""Files to examples: composes sources, formats, tokens, cache, splits and packing for one run."""
+"""Files to examples: composes data sets, their mixture, what is held out of it, and packing for one run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunewright.config.data import DataConfig, DatasetSpec
+from tunewright.config.data import VALIDATION, DataConfig, evaluation_sets
 from tunewright.config.run import RunConfig
-from tunewright.data.audit import Audit, SetAudit
-from tunewright.data.cache import TokenCache, Tokenised
-from tunewright.data.encoding import Encode, Encoder
-from tunewright.data.examples import ExampleSet as ExampleSet
-from tunewright.data.fingerprint import digest, tokenizer_digest
-from tunewright.data.formats.fields import Converted
-from tunewright.data.masks import MaskPolicy
-from tunewright.data.mixing import split_rows
-from tunewright.data.records import Conversation, Message, Origin, Record, Text
-from tunewright.data.sources import Settled, converted, locate, named, outcomes, settle
-from tunewright.data.tokenise_set import Choice, Tokeniser
-from tunewright.data.tokenize import Row, encode_conversations, encode_texts
+from tunewright.data.audit import Audit
+from tunewright.data.data_sets import Sets
+from tunewright.data.examples import ExampleSet, PreparedSet, TokenStore
+from tunewright.data.fingerprint import digest
+from tunewright.data.kept_sets import kept
+from tunewright.data.mixing import interleaved, split_rows
+from tunewright.data.packed_set import first_token, packed, packs
+from tunewright.data.prepared import Prepared as Prepared
+from tunewright.data.prepared import PromptRow as PromptRow
+from tunewright.data.row_encoder import tokeniser_of
+from tunewright.data.sources import Settled
 from tunewright.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tunewright.data.streaming.stream import Stream
     from tunewright.data.templates import Renderer
 
 Report = Callable[[str], None]
-
-VALIDATION = "validation"
-"""Name of the evaluation set: all of `eval_dataset` together, or what `val_size` holds out."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRow:
-    """A row for prediction: everything before the last answer, and the text of that answer to compare with."""
-
-    messages: tuple[Message, ...]
-    label: str
-    origin: Origin
-    tools: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The examples of a run. `train` is None without training; `evaluation` is by name; `audit` covers all rows read."""
-
-    train: ExampleSet | None
-    evaluation: Mapping[str, ExampleSet]
-    audit: Audit
-    sources: Mapping[str, tuple[Settled, ...]] = field(repr=False)
-
-    def prompts(self, name: str = VALIDATION) -> list[PromptRow]:
-        """The rows of an evaluation set for prediction, in its order, read again from their files."""
-        examples = self.evaluation[name]
-        wanted = [examples.origin(index) for index in range(len(examples))]
-        places = {(origin.file, origin.index) for origin in wanted}
-        found = {}
-        for settled in self.sources[name]:
-            for origin, outcome in outcomes(settled):
-                if (origin.file, origin.index) in places and isinstance(outcome, Converted):
-                    found[origin.file, origin.index] = _prompt_row(outcome.record)
-        return [found[origin.file, origin.index] for origin in wanted]
 
 
 def build(
@@ -84,94 +48,83 @@ def build(
     single rows.
     """
     data = run.data
+    if data.data_manager_type == "mg":
+        from tunewright.data.megatron.prepare import prepare
+
+        train_set, held_out, audit = prepare(run, len(tokenizer) if vocab_size is None else vocab_size, report)
+        return Prepared(train_set, held_out, audit, {})
+    if data.tokenized_path is None:
+        return _read(run, tokenizer, renderer, report, vocab_size)
+    path = Path(data.tokenized_path).expanduser()
+    return kept(run, tokenizer, path, report, lambda: _read(run, tokenizer, renderer, report, vocab_size), vocab_size)
+
+
+def _read(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, report: Report,
+          vocab_size: int | None) -> Prepared:
+    """All data sets of the run, tokenised."""
+    data = run.data
     if data.val_size and data.eval_dataset:
         raise InputError("val_size and eval_dataset are both given", mend="keep one of them")
-    sets = _Sets(run, _tokeniser(run, tokenizer, renderer, report), report, vocab_size)
-    train: ExampleSet | None = None
+    sets = Sets(run, tokeniser_of(run, tokenizer, renderer, report), report, vocab_size)
+    sets.first_token = first_token(run, tokenizer)
+    sets.tokenizer_size = lambda: max(tokenizer.get_vocab().values()) + 1
+    train: PreparedSet | Stream | None = None
     evaluation: dict[str, ExampleSet] = {}
-    sources: tuple[Settled, ...] = ()
+    sources: dict[str, tuple[Settled, ...]] = {}
     if data.dataset and (run.run.do_train or data.val_size):
-        everything, sources = sets.read(data.dataset, "dataset")
-        train, evaluation = _split(everything, data, sets.seed)
+        make = _streamed if data.streaming else _whole
+        train, held_out, settled = make(sets)
+        evaluation |= held_out
+        sources |= dict.fromkeys(held_out, settled)
     elif run.run.do_train:
         raise InputError("dataset is not given", mend="name a file, a folder or a registered data set")
-    if data.eval_dataset:
-        evaluation[VALIDATION], sources = sets.read(data.eval_dataset, "eval_dataset")
-    train = _packed(train, run, report) if train is not None and run.run.do_train else None
+    for name, specs in evaluation_sets(data).items():
+        settled = sets.settled(specs, "eval_dataset")
+        evaluation[name], sources[name] = ExampleSet.of(sets.stores(settled)), settled
     for name, examples in evaluation.items():
-        report(f"{name}: {_size(examples)}, not packed")
-    return Prepared(train, evaluation, Audit(tuple(sets.audits)), {name: sources for name in evaluation})
+        report(f"{name}: {examples.summary()}, not packed")
+    return Prepared(train if run.run.do_train else None, evaluation, Audit(tuple(sets.audits)), sources, sets.tokeniser.encoder.splits)
 
 
-class _Sets:
-    """Reads data sets and collects their audits."""
+def _whole(sets: Sets) -> tuple[ExampleSet | None, dict[str, ExampleSet], tuple[Settled, ...]]:
+    """The training set and what is held out of it, both tokenised."""
+    run, data = sets.run, sets.run.data
+    settled = sets.settled(data.dataset, "dataset")
+    train, held_out = _split(_mixed(sets.stores(settled), data, sets), data, sets.seed)
+    if not run.run.do_train:
+        return None, held_out, settled
+    sets.report(f"train: {train.summary()}")
+    return packed(train, run, sets.first_token, sets.report) if packs(run) else train, held_out, settled
 
-    def __init__(self, run: RunConfig, tokeniser: Tokeniser, report: Report, vocab_size: int | None) -> None:
-        self.audits: list[SetAudit] = []
-        self.seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
-        self._run = run
-        self._tokeniser = tokeniser
-        self._report = report
-        self._vocab_size = vocab_size
 
-    def read(self, specs: Sequence[DatasetSpec], key: str) -> tuple[ExampleSet, tuple[Settled, ...]]:
-        """All rows of `specs`, one data set after the other."""
-        data = self._run.data
-        folder = Path(data.dataset_dir)
-        located = [converted(locate(spec, folder, key=key), folder, self._report) for spec in specs]
-        settled = tuple(settle(named(source, data.columns()), self._run.run.stage) for source in located)
-        for one in settled:
-            self._report(one.line)
-        return ExampleSet.of([self._tokens(one).store for one in settled]), settled
+def _streamed(sets: Sets) -> tuple[Stream, dict[str, ExampleSet], tuple[Settled, ...]]:
+    """The training set as a stream, and what is held out of it, tokenised."""
+    from tunewright.data.streaming.prepare import Tokens, open_stream
 
-    def _tokens(self, settled: Settled) -> Tokenised:
-        data = self._run.data
-        choice = Choice(settled.source.num_samples, data.max_samples, self.seed)
-        made = self._tokeniser(settled, choice)
-        audit = SetAudit(settled.source.name, made.rows, made.notes)
+    run, tokeniser = sets.run, sets.tokeniser
+    settled = sets.settled(run.data.dataset, "dataset")
+    settings = digest([tokeniser.tokenizer_digest, dict(tokeniser.settings), *([] if sets.first_token is None else [sets.first_token])])
+    stream, held_out, audit = open_stream(run, settled, Tokens(tokeniser.encoder, settings, sets.ids_to(settled)),
+                                          run.data.cutoff_len if packs(run) else None, sets.report)
+    if audit is not None:
+        sets.audits.append(audit)
         for line in audit.summary():
-            self._report(line)
-        audit.check(data.max_dropped_fraction)
-        self.audits.append(audit)
-        _check_vocabulary(made, self._vocab_size)
-        return made
+            sets.report(line)
+    stream = replace(stream, first_token=sets.first_token)
+    return stream, {} if held_out is None else {VALIDATION: held_out}, settled
 
 
-def _tokeniser(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None,
-               report: Report) -> Tokeniser:
-    data = run.data
-    split_documents = run.run.stage == "pt" and _packs(run) and data.cutoff_policy == "cut_right"
-    encoder = Encoder(_encode(run, tokenizer, renderer), data.cutoff_len, data.cutoff_policy, split_documents)
-    settings = {
-        "stage": run.run.stage, "cutoff_len": data.cutoff_len, "cutoff_policy": data.cutoff_policy,
-        "split of long documents": split_documents, "train_on_prompt": data.train_on_prompt,
-        "mask_history": data.mask_history,
-        "split_special_tokens": run.tokenizer.split_special_tokens,
-        "template": "" if run.run.stage == "pt" else digest(repr(renderer)),
-    }
-    cache = None if data.data_cache_dir == "none" else TokenCache(_cache_folder(data), data.overwrite_cache, report)
-    workers = data.preprocessing_num_workers or 1
-    return Tokeniser(encoder, settings, tokenizer_digest(tokenizer), cache, workers, report)
-
-
-def _encode(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None) -> Encode:
-    """How records become ids and labels: documents by themselves, conversations by the renderer and the masks."""
-    if run.run.stage == "pt":
-        return partial(_encode_documents, tokenizer=tokenizer)
-    if renderer is None:
-        raise ValueError("conversations need a renderer")
-    masks = MaskPolicy(train_on_prompt=run.data.train_on_prompt, mask_history=run.data.mask_history)
-    return partial(encode_conversations, renderer=renderer, tokenizer=tokenizer, masks=masks)
-
-
-def _encode_documents(records: Sequence[Record], *, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    return encode_texts([record.text for record in records if isinstance(record, Text)], tokenizer)
-
-
-def _cache_folder(data: DataConfig) -> Path:
-    if data.data_cache_dir is not None:
-        return Path(data.data_cache_dir).expanduser()
-    return Path.home() / ".cache" / "tunewright" / "tokens"
+def _mixed(stores: list[TokenStore], data: DataConfig, sets: Sets) -> ExampleSet:
+    """All rows of the stores, one store after the other or in turns."""
+    if data.mix_strategy == "concat" or len(stores) == 1:
+        return ExampleSet.of(stores)
+    is_split = sets.tokeniser.encoder.splits
+    rows = [store.whole_rows() if is_split else np.arange(len(store) + 1) for store in stores]
+    sizes = [len(bounds) - 1 for bounds in rows]
+    order = interleaved(sizes, data.mix_strategy, data.interleave_probs, sets.seed)
+    used = ", ".join(f"{count} of {size}" for count, size in zip(np.bincount(order[:, 0], minlength=len(sizes)), sizes, strict=True))
+    sets.report(f"mixture ({data.mix_strategy}): {len(order)} rows; of each set, rows taken of rows there: {used}")
+    return ExampleSet.mixed(stores, rows, order)
 
 
 def _split(everything: ExampleSet, data: DataConfig, seed: int) -> tuple[ExampleSet, dict[str, ExampleSet]]:
@@ -182,43 +135,3 @@ def _split(everything: ExampleSet, data: DataConfig, seed: int) -> tuple[Example
     _, held_out = split_rows(int(row_of.max()) + 1, data.val_size, seed)
     is_held_out = np.isin(row_of, held_out)
     return everything.subset(np.flatnonzero(~is_held_out)), {VALIDATION: everything.subset(np.flatnonzero(is_held_out))}
-
-
-def _packs(run: RunConfig) -> bool:
-    return run.run.stage == "pt" if run.data.packing is None else run.data.packing
-
-
-def _packed(train: ExampleSet, run: RunConfig, report: Report) -> ExampleSet:
-    report(f"train: {_size(train)}")
-    if not _packs(run):
-        return train
-    packed = train.packed(run.data.cutoff_len)
-    full = packed.num_tokens / (len(packed) * run.data.cutoff_len)
-    report(f"packing: {len(train)} rows in {len(packed)} sequences of up to {run.data.cutoff_len} tokens, {full:.1%} full")
-    return packed
-
-
-def _size(examples: ExampleSet) -> str:
-    return (f"{len(examples)} rows, {examples.num_tokens} tokens, {examples.num_trained_tokens} of them trained, "
-            f"longest {int(examples.lengths.max(initial=0))}")
-
-
-def _check_vocabulary(made: Tokenised, vocab_size: int | None) -> None:
-    ids = made.store.input_ids
-    if vocab_size is None or len(ids) == 0 or int(ids.max()) < vocab_size:
-        return
-    place = int(np.argmax(np.asarray(ids) >= vocab_size))
-    row = int(np.searchsorted(made.store.offsets, place, side="right")) - 1
-    raise InputError(f"token id {int(ids[place])} does not fit the model, which has {vocab_size} embeddings",
-                     where=str(made.store.origin(row)), mend="use the tokenizer that belongs to the model")
-
-
-def _prompt_row(record: object) -> PromptRow:
-    if not isinstance(record, Conversation):
-        raise InputError("prediction needs conversations, not documents", mend="set stage: sft")
-    return PromptRow(record.messages[:-1], _answer_text(record.messages[-1]), record.origin, record.tools)
-
-
-def _answer_text(message: Message) -> str:
-    calls = "\n".join(f'{{"name": "{call.name}", "arguments": {call.raw}}}' for call in message.tool_calls)
-    return "\n".join(part for part in (message.content, calls) if part)

@@ -139,6 +139,13 @@ def _attention_switch(raw: Any) -> Any:
     return "fa2" if _truth(raw) else "disabled"
 
 
+def _sampling_strategy(raw: Any) -> Any:
+    """How transformers today names the order of samples; rows in random order are not grouped, which is what saying nothing means."""
+    if raw == "sequential":
+        raise BadValueError("'sequential' has another name here", "write disable_shuffling: true instead")
+    return {"random": ABSENT, "group_by_length": True}.get(raw, raw) if isinstance(raw, str) else raw
+
+
 def _optimizer_name(raw: Any) -> Any:
     return "adamw_torch" if raw == "adamw" else raw
 
@@ -230,6 +237,7 @@ CONVERTERS: Final[Mapping[str, Converter]] = {
     "template_path": Converter(_template_path, _same),
     "owner": Converter(_owner, _same),
     "comma_list": Converter(_comma_list, _comma_text),
+    "comma_numbers": Converter(_comma_list, lambda value: ",".join(show(one) for one in value) or None),
     "bf16_weights": Converter(_bf16_weights, lambda value: "bf16" if value else "fp32", ("bf16", "fp32")),
     "rank_numbers": Converter(_rank_numbers, lambda value: [int(one) if one.isdecimal() else one for one in value] or [-1]),
     "negate": Converter(_negate, lambda value: not value),
@@ -243,6 +251,8 @@ CONVERTERS: Final[Mapping[str, Converter]] = {
     "adafactor_switch": Converter(_adafactor, lambda value: value == "adafactor"),
     "reentrant_kwargs": Converter(_reentrant, lambda value: {"use_reentrant": value}),
     "attention_name": Converter(_attention_name, _attention_text, tuple(_ATTENTION)),
+    "sampling_strategy": Converter(
+        _sampling_strategy, lambda value: "group_by_length" if value else "random", ("random", "group_by_length")),
     "attention_switch": Converter(_attention_switch, lambda value: value == "fa2"),
     "optimizer_today": Converter(_optimizer_today, _same),
     "least_rate": Converter(_same, lambda value: 0.0 if value is None else value),

@@ -20,6 +20,8 @@ from tunewright.dialects.known import READABLE
 _TYPES: Mapping[str, list[str]] = {
     "bool": ["boolean"], "int": ["integer"], "float": ["number"], "str": ["string"], "mapping": ["object", "string"],
 }
+_ITEMS: Mapping[str, Any] = {"names": "string", "numbers": "number", "datasets": ["string", "object"]}
+"""What a list of each kind holds."""
 
 
 def json_schema(dialect: str = "native") -> dict[str, Any]:
@@ -42,12 +44,12 @@ def json_schema(dialect: str = "native") -> dict[str, Any]:
 def _property(row: Row, default: Any) -> dict[str, Any]:
     param = row.param
     facts: dict[str, Any] = {"description": param.meaning + (f" Unit: {param.unit}." if param.unit else "")}
-    if row.base in ("names", "datasets"):
-        item: dict[str, Any] = {"type": "string"} if row.base == "names" else {"type": ["string", "object"]}
+    if row.base in _ITEMS:
+        item: dict[str, Any] = {"type": _ITEMS[row.base]}
         if param.choices:
             item["enum"] = list(param.choices)
-        facts["anyOf"] = [{"type": "array", "items": item}, {"type": "string" if row.base == "names" else ["string", "object"]},
-                          {"type": "null"}]
+        alone = "string" if row.base == "names" else [*_ITEMS["datasets"], *(["number"] if row.base == "numbers" else [])]
+        facts["anyOf"] = [{"type": "array", "items": item}, {"type": alone}, {"type": "null"}]
         facts["default"] = list(default)
         return facts
     facts["type"] = _TYPES[row.base] + (["null"] if row.nullable or row.field in ("disable_tqdm", "template") else [])

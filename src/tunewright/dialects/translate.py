@@ -204,7 +204,15 @@ def _line(goal: _Goal, stated: _Stated, there: _There, name: str) -> Line | None
         instead = f"{key} {show(stated.said[name])}" if name in stated.said else None
         return Line(name, "no equivalent", None, does_not_matter(said, value, unread, instead)) if is_given or instead else None
     sentence = lost if key is None else misread
-    return Line(name, "no equivalent", None, sentence(said, row, value, there.filled[name], goal.dialect.name), is_lost=True)
+    detail = sentence(said, row, value, there.filled[name], goal.dialect.name)
+    return Line(name, "no equivalent", None, detail + _mend(goal, row, there.filled[name]), is_lost=True)
+
+
+def _mend(goal: _Goal, row: Row, there: Any) -> str:
+    """What to write so that a default that nobody wrote is the target's; nothing where it was written, or cannot be."""
+    ours = key_in(row, get_dialect(goal.reading.dialect))
+    is_sayable = row.field not in goal.given and row.field not in goal.keys and there is not None
+    return f"; to have that here too, write {ours}: {show(there)}" if is_sayable and ours is not None else ""
 
 
 def _as_written(goal: _Goal, name: str) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunewright.data.collate import collate_flat, collate_padded
+from tunewright.data.collate import collate_flat, collate_padded, positions_of_rows, positions_run_on
+from tunewright.data.records import IGNORE_INDEX
+from tunewright.data.streaming.stream import Stream
 from tunewright.engine.batches import Collate, Examples, Loading, Order, Share, TrainBatches
 from tunewright.engine.cadence import Cadence, total_steps
 from tunewright.engine.loop import Best, Timetable
+from tunewright.engine.streams import StreamBatches
 from tunewright.errors import InputError, LostRankError
 
 if TYPE_CHECKING:
@@ -53,12 +56,25 @@ def collation(flat: bool, pad_token_id: int) -> Collate:
     return collate_flat if flat else partial(collate_padded, pad_token_id=pad_token_id)
 
 
-def training_batches(run: RunConfig, examples: Examples, collate: Collate, ranks: Ranks) -> TrainBatches:
+def training_collation(run: RunConfig, flat: bool, pad_token_id: int) -> Collate:
+    """The same for training, where padding may be trained too."""
+    if flat:
+        return collate_flat
+    pad_label = IGNORE_INDEX if run.loss.ignore_pad_token_for_loss else pad_token_id
+    positions = positions_run_on if run.model.flash_attn == "fa2" else positions_of_rows
+    return partial(collate_padded, pad_token_id=pad_token_id, pad_label=pad_label, positions=positions)
+
+
+def training_batches(run: RunConfig, examples: Examples | Stream, collate: Collate, ranks: Ranks) -> TrainBatches | StreamBatches:
     """The run's batches for this rank."""
+    if isinstance(examples, Stream):
+        return StreamBatches(
+            examples, share(run.batching.per_device_train_batch_size, run.batching.gradient_accumulation_steps, ranks),
+            loading(run.batching, collate, pinned=is_pinned(run)), run.batching.dataloader_drop_last)
     seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
     batching = run.batching
     batches = TrainBatches(
-        examples, Order(seed, batching.group_by_length, shuffled=not batching.disable_shuffling),
+        examples, Order(seed, batching.group_by_length, not batching.disable_shuffling, batching.sortish_sampler),
         share(batching.per_device_train_batch_size, batching.gradient_accumulation_steps, ranks),
         loading(batching, collate, pinned=is_pinned(run)), batching.dataloader_drop_last)
     if batches.steps_per_epoch == 0:

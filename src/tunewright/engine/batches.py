@@ -10,17 +10,19 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from tunewright.data.collate import Batch, Example, without_labels
-from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice
+from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice, sortish_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tunewright.data.audit import Note
 
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -60,6 +62,7 @@ class Order:
     seed: int
     by_length: bool
     shuffled: bool = True
+    sortish: bool = False
 
     def of(self, epoch: int, lengths: NDArray[np.int64], rows_per_step: int) -> NDArray[np.int64]:
         """Permutation of the samples in this epoch."""
@@ -67,6 +70,8 @@ class Order:
             return np.arange(len(lengths))
         if self.by_length:
             return length_grouped_order(lengths, rows_per_step, self.seed, epoch)
+        if self.sortish:
+            return sortish_order(lengths, rows_per_step, self.seed, epoch)
         return epoch_order(len(lengths), self.seed, epoch)
 
 
@@ -82,13 +87,39 @@ class Loading:
     pinned: bool = False
 
 
+class Streamed(NamedTuple):
+    """What a step of a stream says besides: the position after it, the slots that were read for it over all ranks, and of those that
+    this rank made, how many held no row to train on, and what is to be told of them with the names of their data sets."""
+
+    offset: int
+    within: int
+    slots: int
+    dropped: int
+    notes: tuple[tuple[str, Note], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The micro-batches of one optimizer step on this rank; `consumed` samples over all ranks; the epoch's last or not."""
+    """The micro-batches of one optimizer step on this rank; `consumed` samples over all ranks, or on this rank of a stream; the epoch's
+    last or not."""
 
     batches: tuple[Batch, ...]
     consumed: int
     ends_epoch: bool
+    streamed: Streamed | None = None
+
+
+class Batches(Protocol):
+    """The optimizer steps of a run, from a set in memory or from a stream."""
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of one pass; 0 where that is not known."""
+        ...
+
+    def windows(self, epoch: int, offset: int, within: int = 0) -> Iterator[Window]:
+        """The optimizer steps left in `epoch` after a position."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +149,8 @@ class TrainBatches:
         """Optimizer steps in one pass over the samples."""
         return math.ceil(math.ceil(self.samples_per_epoch / self.share.rows) / self.share.accumulation)
 
-    def windows(self, epoch: int, offset: int) -> Iterator[Window]:
-        """The optimizer steps left in `epoch` after `offset` samples."""
+    def windows(self, epoch: int, offset: int, within: int = 0) -> Iterator[Window]:
+        """The optimizer steps left in `epoch` after `offset` samples; `within` is a stream's."""
         per_window = self.samples_per_step
         order = self.order.of(epoch, self.examples.lengths, per_window)[offset:self.samples_per_epoch]
         loader = iter(_loader(self.examples, _rank_rows(order, self.share), self.loading))
@@ -174,10 +205,10 @@ def _loader(examples: Examples, rows: list[_Rows], loading: Loading) -> DataLoad
     return DataLoader(
         _Collated(examples, rows, loading.collate), batch_size=None, shuffle=False, num_workers=loading.num_workers,
         prefetch_factor=loading.prefetch if loading.num_workers else None, pin_memory=loading.pinned,
-        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=_leave_signals)
+        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=leave_signals)
 
 
-def _leave_signals(_number: int) -> None:
+def leave_signals(_number: int) -> None:
     """In a worker: let this rank decide on a signal that was sent to all of its processes. A worker ends with its rank."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

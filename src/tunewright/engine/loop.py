@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tunewright.engine.cadence import Cadence, improved
 from tunewright.engine.step import StepResult, accumulate, clip_gradients, update
@@ -15,7 +15,7 @@ from tunewright.errors import InputError, Preempted
 from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
-    from tunewright.engine.batches import TrainBatches, Window
+    from tunewright.engine.batches import Batches, Window
     from tunewright.engine.state import TrainState
     from tunewright.engine.step import Machinery
 
@@ -72,6 +72,11 @@ class Services(Protocol):
         """Show progress after a step."""
         ...
 
+    def audited(self, state: TrainState, window: Window, notes: int) -> None:
+        """Write down what was found in the rows of a stream, `notes` of them over all ranks; refuse too many dropped rows
+        (InputError, on all ranks together)."""
+        ...
+
     def evaluate(self, state: TrainState) -> Metrics:
         """Evaluate on every evaluation set; the random numbers of training are not touched."""
         ...
@@ -81,20 +86,28 @@ class Services(Protocol):
         ...
 
 
-def train(machinery: Machinery, batches: TrainBatches, timetable: Timetable, services: Services, state: TrainState) -> None:
+def train(machinery: Machinery, batches: Batches, timetable: Timetable, services: Services, state: TrainState) -> None:
     """Run until the last step, an early stop, or a signal (Preempted, after a checkpoint). `state` is moved along."""
     machinery.models[Role.POLICY].train()
     if timetable.evaluate_first and not state.log_history and _evaluate(machinery, timetable, services, state) and timetable.best.keep:
         services.save(state)  # the best evaluation may turn out to be the one before the first step
     while not finished(state, timetable):
-        for window in batches.windows(state.epoch, state.offset):
-            count = _agree(machinery, services, window, state)
-            result = take_step(machinery, window, count, services, state)
-            advance(state, window, result)
+        is_fruitless = not (state.offset or state.within)
+        for window in batches.windows(state.epoch, state.offset, state.within):
+            agreed = _agree(machinery, services, window, state)
+            result = take_step(machinery, window, agreed.units, services, state) if agreed.units else None
+            advance(state, window, agreed, result)
+            services.audited(state, window, agreed.notes)
+            is_fruitless = is_fruitless and result is None
+            if result is None:
+                _passed_over(machinery, timetable, services, state, window)
+                continue
             services.advanced(state, result)
             _between_steps(machinery, batches, timetable, services, _After(state, window, result))
             if finished(state, timetable):
                 break
+        if is_fruitless:
+            raise InputError("no row of the whole stream has a token to train", mend="see the audit of the stream for the reasons")
 
 
 def finished(state: TrainState, timetable: Timetable) -> bool:
@@ -112,18 +125,25 @@ def take_step(machinery: Machinery, window: Window, count: float, services: Serv
     return StepResult(loss_sum, count, int(tokens), grad_norm, update(machinery))
 
 
-def advance(state: TrainState, window: Window, result: StepResult) -> None:
-    """Move the state past one step."""
-    state.global_step += 1
-    state.offset += window.consumed
-    state.samples_seen += window.consumed
-    state.tokens_seen += result.tokens
-    state.loss_sum += result.loss_sum
-    state.loss_count += result.count
-    state.total_loss_sum += result.loss_sum
-    state.total_loss_count += result.count
+def advance(state: TrainState, window: Window, agreed: Agreed, result: StepResult | None) -> None:
+    """Move the state past one step, or past rows of a stream of which nothing can be trained."""
+    if result is not None:
+        state.global_step += 1
+        state.tokens_seen += result.tokens
+        state.loss_sum += result.loss_sum
+        state.loss_count += result.count
+        state.total_loss_sum += result.loss_sum
+        state.total_loss_count += result.count
+    if window.streamed is None:
+        state.offset += window.consumed
+        state.samples_seen += window.consumed
+    else:
+        state.offset, state.within = window.streamed.offset, window.streamed.within
+        state.samples_seen += agreed.samples
+        state.slots_read += window.streamed.slots
+        state.slots_dropped += agreed.dropped
     if window.ends_epoch:
-        state.epoch, state.offset = state.epoch + 1, 0
+        state.epoch, state.offset, state.within = state.epoch + 1, 0, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +155,32 @@ class _After:
     result: StepResult
 
 
-def _agree(machinery: Machinery, services: Services, window: Window, state: TrainState) -> float:
-    """The count of supervised units of this step over all ranks; all ranks learn of a stop request in the same exchange, so that
-    they save the same step however far apart the signal reached them."""
+class Agreed(NamedTuple):
+    """Over all ranks: the supervised units of a step; of a stream also its samples, its rows that were dropped, what is to be told."""
+
+    units: float
+    samples: int
+    dropped: int
+    notes: int
+
+
+def _agree(machinery: Machinery, services: Services, window: Window, state: TrainState) -> Agreed:
+    """What the ranks must know of a step together; all of them learn of a stop request in the same exchange, so that they save the
+    same step however far apart the signal reached them."""
     units = sum(machinery.stage.units(batch) for batch in window.batches)
-    count, stops = machinery.ranks.all_reduce_sum([float(units), float(services.stop_requested())])
+    told = window.streamed
+    mine = (0, 0, 0) if told is None else (window.consumed, told.dropped, len(told.notes))
+    count, stops, *sums = machinery.ranks.all_reduce_sum([float(units), float(services.stop_requested()), *map(float, mine)])
     if stops:
         services.save(state)
         raise Preempted(f"stopped by a signal after step {state.global_step}; checkpoint saved",
                         mend="run the same command again to go on")
-    if count == 0:
+    if count == 0 and told is None:
         raise InputError(f"no trained token in the rows of step {state.global_step + 1}")
-    return count
+    return Agreed(count, *map(int, sums))
 
 
-def _between_steps(machinery: Machinery, batches: TrainBatches, timetable: Timetable, services: Services, after: _After) -> None:
+def _between_steps(machinery: Machinery, batches: Batches, timetable: Timetable, services: Services, after: _After) -> None:
     state, ends_epoch = after.state, after.window.ends_epoch
     over = state.global_step >= timetable.total_steps
     first = timetable.log_first_step and state.global_step == 1
@@ -164,19 +195,29 @@ def _between_steps(machinery: Machinery, batches: TrainBatches, timetable: Timet
         services.save(state)
 
 
+def _passed_over(machinery: Machinery, timetable: Timetable, services: Services, state: TrainState, window: Window) -> None:
+    """What comes at the end of an epoch, where the last rows of a stream are all unusable, so that no step does it."""
+    if not window.ends_epoch:
+        return
+    evaluates = timetable.evaluation.strategy == "epoch" and state.epoch >= timetable.first_evaluation
+    gained = evaluates and _evaluate(machinery, timetable, services, state)
+    if timetable.saving.strategy == "epoch" or (gained and timetable.best.keep):
+        services.save(state)
+
+
 def _position(timetable: Timetable, state: TrainState) -> float:
     """Progress in the unit of the evaluation strategy."""
     return state.epoch if timetable.evaluation.strategy == "epoch" else state.global_step
 
 
-def _log_training(batches: TrainBatches, services: Services, after: _After) -> None:
+def _log_training(batches: Batches, services: Services, after: _After) -> None:
     """Log the mean loss since the last entry."""
     state = after.state
     services.log(state, {
         "loss": state.loss_sum / state.loss_count if state.loss_count else math.nan,
         "grad_norm": after.result.grad_norm,
         "learning_rate": after.result.learning_rate,
-        "epoch": state.epoch + state.offset / batches.samples_per_epoch,
+        "epoch": state.passes(batches.samples_per_epoch),
     })
     state.loss_sum, state.loss_count = 0.0, 0.0
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunewright.durable import SMALL, storage_errors
 from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
 from tunewright.engine.health import OverflowCount, Suspects, demand_finite, first_loss_note
 from tunewright.engine.progress import Position
@@ -17,6 +18,7 @@ from tunewright.errors import StorageError
 if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
     from tunewright.data.records import Origin
+    from tunewright.data.streaming.audit import StreamAudit
     from tunewright.engine.batches import Examples, Window
     from tunewright.engine.hooks import StepHook
     from tunewright.engine.loop import Metrics
@@ -54,8 +56,8 @@ class Outlets:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the session knows of the run from the start. `answers` scores generated answers in each evaluation, if the run wants it;
-    `logged_too` is what goes into every log entry besides."""
+    """What the session knows of the run from the start. `num_samples`: of one pass, 0 where nobody knows. `answers`
+    scores generated answers in each evaluation, if the run wants it; `logged_too` is what goes into every log entry besides."""
 
     total_steps: int
     num_samples: int
@@ -65,6 +67,7 @@ class Known:
     evaluation_plan: EvaluationPlan
     answers: Callable[[], Metrics] | None
     logged_too: Callable[[Position], Metrics] = lambda position: {}
+    stream_audit: StreamAudit | None = None
 
 
 @dataclass(slots=True)
@@ -89,11 +92,16 @@ class Session:
         """Tell the hooks where this process begins."""
         for hook in self.hooks:
             hook.begin(state)
+        if self.known.stream_audit is not None:
+            with storage_errors(self.outlets.output_dir, SMALL):
+                self.known.stream_audit.begin(state.notes_told)
 
     def close(self) -> None:
         """Finish after a run that came to its end. Raises StorageError if the disk refuses the last of the log or of a record."""
         for hook in self.hooks:
             hook.close()
+        for line in self.known.stream_audit.summary() if self.known.stream_audit is not None else ():
+            self.outlets.display.note(line)
         self.outlets.close()
 
     def abandon(self) -> None:
@@ -136,6 +144,17 @@ class Session:
                     f"warning: {len(stuck)} of {len(self.movement.names)} trainable tensors do not train: {'; '.join(stuck[:5])}")
             self.movement = None
 
+    def audited(self, state: TrainState, window: Window, notes: int) -> None:
+        """Write down what was found in the rows of a stream; refuse too many dropped rows."""
+        audit = self.known.stream_audit
+        if audit is None or window.streamed is None:
+            return
+        if notes:
+            mine = [{"dataset": name, **note.to_json()} for name, note in window.streamed.notes]
+            with storage_errors(self.outlets.output_dir, SMALL):
+                state.notes_told += audit.add([note for part in self.machinery.ranks.gather_objects(mine) for note in part])
+        audit.check(state.slots_read, state.slots_dropped, is_all=window.ends_epoch)
+
     def log(self, state: TrainState, metrics: Metrics) -> None:
         """Append to the log history, which resumes and plots read, and write to the trackers."""
         position = self.position(state)
@@ -166,7 +185,7 @@ class Session:
 
     def epoch(self, state: TrainState) -> float:
         """Passes over the data so far, as a fraction."""
-        return state.epoch + state.offset / self.known.num_samples
+        return state.passes(self.known.num_samples)
 
     def position(self, state: TrainState) -> Position:
         """Where the run stands."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
+
+_NEWER: Final = ("within", "slots_read", "slots_dropped", "notes_told")
+"""Fields that checkpoints from before there were streams lack; 0 is what they would say."""
 
 
 @dataclass(slots=True)
 class TrainState:
     """The position of a run; mutable, and moved along by the loop alone.
 
-    `offset`: samples of the current epoch consumed over all ranks. `loss_sum`, `loss_count`: since the last log entry;
-    `total_...`: since the start. `best_step`: where `best_metric` was reached. `elapsed_s`: training time up to the last checkpoint.
+    `offset`: samples of the current epoch consumed over all ranks, or slots of a stream; `within`: packed sequences taken of the slots
+    that begin there. `slots_read`, `slots_dropped`: of a stream, since the start; `notes_told`: lines of its audit.
+    `loss_sum`, `loss_count`: since the last log entry; `total_...`: since the start. `best_step`: where `best_metric` was reached.
+    `elapsed_s`: training time up to the last checkpoint.
     """
 
     global_step: int = 0
@@ -29,6 +34,14 @@ class TrainState:
     evaluations_without_gain: int = 0
     elapsed_s: float = 0.0
     log_history: list[dict[str, Any]] = field(default_factory=list)
+    within: int = 0
+    slots_read: int = 0
+    slots_dropped: int = 0
+    notes_told: int = 0
+
+    def passes(self, samples_per_epoch: int) -> float:
+        """Passes over the data so far; whole ones, where nobody knows how long one is."""
+        return self.epoch + (self.offset / samples_per_epoch if samples_per_epoch else 0.0)
 
     def to_json(self) -> str:
         """Text that `from_json` turns back into an equal state: Python writes a float with as many digits as it takes to read
@@ -42,6 +55,7 @@ class TrainState:
         if not isinstance(values, dict):
             raise ValueError(f"the training state is {type(values).__name__} instead of an object")
         expected = {one.name for one in fields(cls)}
+        values = {**dict.fromkeys(_NEWER, 0), **values}
         if set(values) != expected:
             raise ValueError(f"the training state has other fields: {', '.join(sorted(set(values) ^ expected))}")
         return cls(**values)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from tunewright.adapters.pissa import save_converted
 from tunewright.adapters.updates import adapter_updates
+from tunewright.data.streaming.stream import Stream
 from tunewright.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine import assemble, snapshot
-from tunewright.engine.batches import TrainBatches
+from tunewright.engine.batches import Batches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
@@ -49,8 +47,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tunewright.config.run import RunConfig
-    from tunewright.data.examples import ExampleSet
+    from tunewright.data.examples import PreparedSet
     from tunewright.data.pipeline import Prepared
+    from tunewright.data.streaming.audit import StreamAudit
     from tunewright.data.templates import Renderer
     from tunewright.engine.hub import Uploads
     from tunewright.engine.metrics import Metrics
@@ -78,7 +77,7 @@ class Parts:
     uploads: Uploads | None = None
 
     @property
-    def examples(self) -> ExampleSet:
+    def examples(self) -> PreparedSet | Stream:
         """The training set."""
         if self.prepared.train is None:
             raise InputError("there is nothing to train on", mend="name a dataset")
@@ -96,7 +95,7 @@ class Job:
 
     parts: Parts
     session: Session
-    batches: TrainBatches
+    batches: Batches
     timetable: Timetable
     state: TrainState
 
@@ -112,7 +111,8 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
         parts.start.store.set_aside_after(parts.start.checkpoint.step, logging.getLogger(LOGGER_NAME).info)
     widen_norms(parts)
     accelerator = assemble.accelerator_for(run, ranks)
-    collate = assemble.collation(parts.kernels.flat, parts.tokenizer.pad_token_id or 0)
+    pad_token_id = parts.tokenizer.pad_token_id or 0
+    collate = assemble.training_collation(run, parts.kernels.flat, pad_token_id)
     batches = assemble.training_batches(run, parts.examples, collate, ranks)
     timetable = assemble.timetable(run, batches.steps_per_epoch)
     optimizer = build_optimizer(parts.model, run.optimizer, run.lora, run.run.seed)
@@ -123,14 +123,16 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     reduce_gradients_in(policy, run.parallel.reduce_dtype)
     machinery = Machinery(stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
     plan = EvaluationPlan(
-        assemble.share(run.batching.per_device_eval_batch_size, 1, ranks), batches.loading,
+        assemble.share(run.batching.per_device_eval_batch_size, 1, ranks),
+        replace(batches.loading, collate=assemble.collation(parts.kernels.flat, pad_token_id)),
         accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy, dtype=evaluation_dtype(run.precision))
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule, accelerator.scaler)
     output_dir = parts.start.store.root
     answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
     known = Known(timetable.total_steps, batches.samples_per_epoch, vocabulary_rows(parts.model),
-                  parts.examples.origin, parts.prepared.evaluation, plan, answers, assemble.logged_too(run.logging))
+                  parts.examples.origin, parts.prepared.evaluation, plan, answers, assemble.logged_too(run.logging),
+                  stream_audit(parts))
     display = open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main)
     outlets = Outlets(display, open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
     session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model))
@@ -139,6 +141,16 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     session.saved_step = state.global_step if parts.start.checkpoint else -1
     session.commit = lambda now: commit(parts, session, settings, now)
     return Job(parts, session, batches, timetable, state)
+
+
+def stream_audit(parts: Parts) -> StreamAudit | None:
+    """Where the rows of a stream are told of."""
+    from tunewright.data.streaming.audit import FILE_NAME, StreamAudit
+
+    if not isinstance(parts.examples, Stream):
+        return None
+    store = parts.start.store
+    return StreamAudit(store.root / FILE_NAME if store.ranks.is_main else None, parts.run.data.max_dropped_fraction)
 
 
 def widen_norms(parts: Parts) -> None:
@@ -293,14 +305,12 @@ def save_final(parts: Parts, root: Path) -> None:
         shutil.rmtree(staging)
 
 
-def data_digest(examples: ExampleSet) -> str:
-    """SHA-256 over every token, label and border of the training set: another set, or the same in another order, differs."""
-    digest = hashlib.sha256()
-    for store in examples.stores:
-        for array in (store.input_ids, store.labels, store.offsets):
-            digest.update(np.ascontiguousarray(array).data)
-    digest.update(examples.members.tobytes() + examples.bounds.tobytes())
-    return f"{len(examples)} examples, {digest.hexdigest()[:16]}"
+def data_digest(examples: PreparedSet | Stream) -> str:
+    """How many sequences the training set has, and their digest: another set, or the same in another order, differs. Of a stream only the
+    ends of its files are read."""
+    if isinstance(examples, Stream):
+        return f"a stream, {examples.digest()[:16]}"
+    return f"{len(examples)} examples, {examples.digest()[:16]}"
 
 
 def unwrapped(optimizer: Any) -> Any:

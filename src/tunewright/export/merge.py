@@ -26,7 +26,7 @@ from tunewright.engine.hub import Repository, demand_access, upload_directory
 from tunewright.errors import NumericError, refuse, require
 from tunewright.export.onnx import ONNX_FILE, onnx_logits, require_same, write_onnx
 from tunewright.export.probe import Difference, compare, probe_ids, probe_logits
-from tunewright.inference.opening import open_tokenizer, with_adapters
+from tunewright.inference.opening import fit_base, open_tokenizer, with_adapters
 from tunewright.models.directory import find_model, read_tensor_header
 from tunewright.models.families import vocabulary_rows
 from tunewright.models.load import check_vocabulary, load_model
@@ -72,9 +72,10 @@ def export(run: RunConfig) -> Exported:
     source, length_tokens = with_positions(source, run.data.cutoff_len)
     model = load_model(source, run.precision, dtype=torch.float32, length_tokens=length_tokens)
     model.to(merge_device(run.export.export_device))
-    check_vocabulary(tokenizer, model)
+    fit_base(model, tokenizer, run, adapters)
     dtype = export_dtype(asked_dtype(run), find_model(source), source)
     live = with_adapters(model, adapters).eval()
+    check_vocabulary(tokenizer, live)
     prompts = probe_ids(tokenizer, vocabulary_rows(live))
     expected = probe_logits(live, prompts)
     merged = unload_merged(cast(Any, live)) if adapters else live

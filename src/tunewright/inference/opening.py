@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, cast
 from tunewright.adapters.directory import adapter_directories, split_adapter
 from tunewright.adapters.lora import load_adapter, merge_adapters
 from tunewright.adapters.positions import with_positions
+from tunewright.adapters.vocabulary import refuse_new_tokens
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.models.families import is_quantised
 from tunewright.models.load import check_vocabulary, load_model
+from tunewright.models.surgery.vocabulary import fit_vocabulary
 from tunewright.models.tokenizer import load_tokenizer
 from tunewright.models.unopened import TOKENIZER_FILES
 from tunewright.quantization.quantizer import quantizer
@@ -21,6 +24,9 @@ from tunewright.quantization.quantizer import quantizer
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,24 @@ def _open_weights(
     source, length_tokens = with_positions(source, run.data.cutoff_len)
     model = load_model(source, run.precision, dtype=torch.float32 if merged else dtype, length_tokens=length_tokens,
                        quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
-    check_vocabulary(tokenizer, model)
+    fit_base(model, tokenizer, run, adapters)
+    answering = merge_adapters(model, adapters) if merged else with_adapters(model, adapters)
+    check_vocabulary(tokenizer, answering)
     if merged:
-        return merge_adapters(model, adapters).to(device(run), dtype).eval()
-    answering = with_adapters(model, adapters)
+        return answering.to(device(run), dtype).eval()
     # Quantised weights are where they were put, perhaps on several devices.
     return (answering if is_quantised(model) else answering.to(device(run))).eval()
+
+
+def fit_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, run: RunConfig, adapters: tuple[Path, ...]) -> None:
+    """Rows for the tokens that the run adds to a model without adapters, as training begins with them.
+
+    Raises `InputError` if there are adapters, which bring the rows of all tokens that they know.
+    """
+    if adapters:
+        refuse_new_tokens(tokenizer, f"{adapters[-1]} was trained without it", "remove it, or train with it first")
+    elif fit_vocabulary(model, tokenizer, run.tokenizer, run.run.seed):
+        log.warning("the rows of new tokens have seen no training")
 
 
 def dtype_of(run: RunConfig) -> torch.dtype:

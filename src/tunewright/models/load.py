@@ -108,7 +108,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
     ordinary = (entry for entry in tokenizer.get_vocab().items() if entry[1] not in special)
     token, highest = max(ordinary, key=lambda entry: entry[1], default=("", 0))
     require(highest < rows, f"the tokenizer makes ids up to {highest} ({token!r}), but the model has {rows} embedding rows",
-            where=tokenizer.name_or_path or None, mend="use the tokenizer that belongs to the model")
+            where=tokenizer.name_or_path or None, mend="use the tokenizer that belongs to the model, or set resize_vocab: true")
 
 
 def quiet_transformers() -> None:

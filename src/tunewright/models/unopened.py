@@ -45,14 +45,19 @@ def check_tokenizer(directory: Path) -> None:
     Special tokens beyond the vocabulary are let pass: text never becomes one, and some text models keep those of their
     family's image models.
     """
-    require(any((directory / name).is_file() for name in TOKENIZER_FILES), f"model directory {directory} has no tokenizer files",
-            mend=f"one of {', '.join(TOKENIZER_FILES)} is needed")
+    require_tokenizer_files(directory)
     if not (directory / "tokenizer.json").is_file():
         return
     rows = _vocabulary_size(read_config_json(directory))
     highest, token = max(_ids(read_json_object(directory / "tokenizer.json")), default=(0, ""))
     require(rows is None or highest < rows, f"vocab_size is {rows}, but the tokenizer makes ids up to {highest} ({token!r})",
-            where=str(directory / "config.json"), mend="use the tokenizer that belongs to the model")
+            where=str(directory / "config.json"), mend="use the tokenizer that belongs to the model, or set resize_vocab: true")
+
+
+def require_tokenizer_files(directory: Path) -> None:
+    """Raise `InputError` if there is no tokenizer."""
+    require(any((directory / name).is_file() for name in TOKENIZER_FILES), f"model directory {directory} has no tokenizer files",
+            mend=f"one of {', '.join(TOKENIZER_FILES)} is needed")
 
 
 def own_template(directory: Path) -> tuple[str, Path] | None:

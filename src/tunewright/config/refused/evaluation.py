@@ -26,6 +26,4 @@ REFUSED = (
     refused("eval_use_gather_object", "Uses gather_object to collect evaluation results across processes.",
             because="what the ranks exchange are sums and texts, which need no such choice",
             llamafactory=inert("eval_use_gather_object", False, True)),
-    refused("eval_on_each_dataset", "Evaluates each dataset separately instead of together.",
-            llamafactory=inert("eval_on_each_dataset", False, today=True), mindspeed_fsdp2=inert("eval_on_each_dataset", False)),
 )

@@ -5,9 +5,6 @@ from __future__ import annotations
 from tunewright.config.refused.declaration import inert, refused
 
 REFUSED = (
-    refused("ignore_pad_token_for_loss", "Excludes padding tokens from the loss.",
-            llamafactory=(inert("ignore_pad_token_for_loss", True), inert("no_ignore_pad_token_for_loss", False)),
-            mindspeed_fsdp2=inert("ignore_pad_token_for_loss", True)),
     refused("calculate_per_token_loss", "Scales cross-entropy by the number of non-padding tokens in the global batch.",
             because="the loss is always divided by the trained tokens of the whole optimizer step over all ranks",
             mindspeed_fsdp2=inert("calculate_per_token_loss", False, True)),

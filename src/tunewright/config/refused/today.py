@@ -111,7 +111,6 @@ REFUSED = (
     _today("parallelism_config", "Degrees of parallelism.", None),
     _today("dataloader_multiprocessing_context", "How worker processes are started.", None),
     _today("dataloader_in_order", "Keeps the order of batches.", True, because="the order of samples is a promise: runs repeat exactly"),
-    _today("train_sampling_strategy", "Order of samples.", "random", mend="write group_by_length: true, or disable_shuffling: true"),
     _today("skip_special_tokens", "Leaves special tokens out of the text of answers.", True),
     _today("task", "Benchmark that is evaluated.", because=_TASK),
     _today("task_dir", "Folder of the benchmarks.", "evaluation", because=_TASK),

@@ -37,7 +37,13 @@ def prefetch_without_workers(case: Case) -> str | None:
 
 def grouping_in_file_order(case: Case) -> str | None:
     batching = case.run.batching
-    return "rows cannot both keep their order and be grouped by length" if batching.disable_shuffling and batching.group_by_length else None
+    sorts = batching.group_by_length or batching.sortish_sampler
+    return "rows cannot both keep their order and be grouped by length" if batching.disable_shuffling and sorts else None
+
+
+def two_orders_by_length(case: Case) -> str | None:
+    batching = case.run.batching
+    return "group_by_length is on too" if batching.sortish_sampler and batching.group_by_length else None
 
 
 def nothing_kept(case: Case) -> str | None:
@@ -69,7 +75,8 @@ RULES = (
     Rule("accelerator-only", ("tf32", "torch_empty_cache_steps", "use_cpu"), accelerator_only, "remove it"),
     Rule("prefetch-without-workers", ("dataloader_prefetch_factor", "dataloader_num_workers"), prefetch_without_workers,
          "set dataloader_num_workers: 1 or more, or remove it"),
-    Rule("grouping-in-file-order", ("disable_shuffling", "group_by_length"), grouping_in_file_order, "keep one of them"),
+    Rule("grouping-in-file-order", ("disable_shuffling", "group_by_length", "sortish_sampler"), grouping_in_file_order, "keep one of them"),
+    Rule("two-orders-by-length", ("sortish_sampler", "group_by_length"), two_orders_by_length, "keep one of them"),
     Rule("nothing-kept", ("save_hf_weights", "save_strategy"), nothing_kept, "set save_hf_weights: true", purposes=("train",)),
     Rule("nothing-to-merge", ("merge_lora_and_save", "save_hf_weights", "finetuning_type"), nothing_to_merge,
          "set save_hf_weights: true", purposes=("train",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 from tunewright.config.generation_file import FIELDS, GenerationFile, read_generation_file
@@ -36,6 +37,15 @@ def _generation_file(case: Case) -> GenerationFile | InputError | None:
         return read_generation_file(name)
     except InputError as error:
         return error
+
+
+def template_date(case: Case) -> str | None:
+    written = case.run.template.template_date
+    try:
+        datetime.date.fromisoformat(written or "2024-07-26")
+    except ValueError:
+        return f"{written!r} is not a date"
+    return None
 
 
 def completion_with_template(case: Case) -> str | None:
@@ -77,6 +87,7 @@ RULES = (
     Rule("unusable-generation-file", ("generation_config",), unusable_generation_file, purposes=_ANSWERS),
     Rule("generation-file-contradicts", ("generation_config", *FIELDS), generation_file_contradicts, "keep one of them",
          purposes=_ANSWERS),
+    Rule("template-date", ("template_date",), template_date, "write it as 2024-07-26"),
     Rule("completion-with-template", ("template_type", "template"), completion_with_template,
          "remove template, or set template_type: chat"),
     Rule("merged-model-is-there", ("merge_lora_and_save", "export_dir", "output_dir"), merged_model_is_there,

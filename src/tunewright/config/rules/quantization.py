@@ -18,7 +18,9 @@ def numbers_in_quantised_weights(case: Case) -> list[Broken]:
         return []
     wanted = {"pissa_init": run.lora.pissa_init, "create_new_adapter": run.lora.create_new_adapter and bool(run.model.adapter_name_or_path),
               "merge_lora": run.inference.merge_lora, "train_from_scratch": run.model.train_from_scratch,
-              "gguf_file": run.model.gguf_file is not None}
+              "gguf_file": run.model.gguf_file is not None, "resize_vocab": run.tokenizer.resize_vocab,
+              "add_tokens": bool(run.tokenizer.add_tokens), "add_special_tokens": bool(run.tokenizer.add_special_tokens),
+              "new_special_tokens_config": run.tokenizer.new_special_tokens_config is not None}
     what = f"needs weights in floating point, but those of the base have {run.quantization.quantization_bit} bits"
     return [Broken(field, what) for field, is_on in wanted.items() if is_on]
 
@@ -54,7 +56,8 @@ RULES = (
     Rule("tuning-quantised-weights", ("quantization_bit", "finetuning_type"), tuning_quantised_weights,
          "set finetuning_type: lora, or remove quantization_bit", purposes=("train",)),
     Rule("numbers-in-quantised-weights", ("quantization_bit", "pissa_init", "create_new_adapter", "adapter_name_or_path", "merge_lora",
-                                          "train_from_scratch", "gguf_file"),
+                                          "train_from_scratch", "gguf_file", "resize_vocab", "add_tokens", "add_special_tokens",
+                                          "new_special_tokens_config"),
          numbers_in_quantised_weights, "remove it, or remove quantization_bit", purposes=("train", "eval", "predict", "chat")),
     Rule("several-adapters-on-quantised-weights", ("adapter_name_or_path", "quantization_bit"), several_adapters_on_quantised_weights,
          "merge them first with `tunewright export`", purposes=("train", "eval", "predict", "chat")),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tunewright.config.proportions import read_proportions
 from tunewright.config.run import RunConfig
 
 Purpose = Literal["train", "eval", "predict", "chat", "export", "preview"]
@@ -50,5 +51,13 @@ class Rule:
 
 
 def has_eval_data(run: RunConfig) -> bool:
-    """Whether there is something to evaluate on."""
-    return bool(run.data.eval_dataset) or run.data.val_size > 0
+    """Whether there is something to evaluate on; what lies in `tokenized_path` is not known here."""
+    return run.data.tokenized_path is not None or bool(run.data.eval_dataset) or run.data.val_size > 0 or splits_off_validation(run)
+
+
+def splits_off_validation(run: RunConfig) -> bool:
+    """Whether `split` leaves documents of Megatron's files for validation."""
+    try:
+        return run.data.data_manager_type == "mg" and read_proportions(run.data.split).validation > 0
+    except ValueError:  # a rule of its own
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunewright.config.data import evaluation_sets
 from tunewright.config.literals import show
 from tunewright.config.rules.rule import Broken, Case, Rule, has_eval_data
 from tunewright.config.spelling import did_you_mean, nearest
@@ -84,9 +85,10 @@ def unknown_metric(case: Case) -> list[Broken]:
         return []
     name = metric if metric.startswith("eval_") else f"eval_{metric}"
     if name not in _METRICS:
-        of_one_set = len(case.run.data.eval_dataset) > 1 and name.endswith(("_loss", "_accuracy"))
-        mend = did_you_mean(nearest(name, _METRICS)) or f"choose one of {', '.join(_METRICS)}"
-        return [] if of_one_set else [Broken("metric_for_best_model", f"'{metric}' is no metric of an evaluation", mend)]
+        sets = evaluation_sets(case.run.data)
+        known = [*_METRICS, *(f"eval_{one}_{what}" for one in sets if len(sets) > 1 for what in ("loss", "accuracy"))]
+        mend = did_you_mean(nearest(name, known)) or f"choose one of {', '.join(known)}"
+        return [] if name in known else [Broken("metric_for_best_model", f"'{metric}' is no metric of an evaluation", mend)]
     switch = _METRICS[name]
     is_on = switch is None or {"compute_accuracy": case.run.evaluation.compute_accuracy,
                                "predict_with_generate": case.run.evaluation.predict_with_generate}[switch]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.config.data import named_sets
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.config.table import table
@@ -36,6 +37,9 @@ _OF_SEVERAL = ("ddp_backend", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp
                "log_level_replica", "log_on_each_node")
 _PROFILE = ("profile_step_start", "profile_step_end", "profile_ranks", "profile_with_cpu", "profile_with_stack", "profile_with_memory",
             "profile_record_shapes", "profile_save_path")
+_OF_TEXT = ("prompt_column", "cutoff_policy", "preprocessing_num_workers", "preprocessing_batch_size", "overwrite_cache", "data_cache_dir",
+            "tokenized_path")
+_READ_DATA: tuple[Purpose, ...] = ("train", "eval", "preview")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 
 
@@ -63,12 +67,30 @@ UNREAD = (
     Unread(("loraplus_lr_embedding",), "loraplus_lr_ratio is absent", lambda run: run.lora.loraplus_lr_ratio is None),
     Unread(("create_new_adapter", "adapter_folder"), "adapter_name_or_path is absent",
            lambda run: not run.model.adapter_name_or_path),
-    Unread(("template", "template_type", "default_system", "enable_thinking", "query_column", "response_column", "history_column"),
+    Unread(("template", "template_type", "tool_format", "template_date", "default_system", "enable_thinking", "query_column",
+            "response_column", "history_column"),
            "stage is pt", lambda run: run.run.stage == "pt"),
+    Unread(("buffer_size",), "streaming is off", lambda run: not run.data.streaming),
+    Unread(("buffer_size",), "disable_shuffling is on", lambda run: run.batching.disable_shuffling),
+    Unread(("mix_strategy", "interleave_probs"), "there is one data set", lambda run: len(run.data.dataset) == 1),
+    Unread(("eval_on_each_dataset",), "there are no several evaluation sets", lambda run: len(named_sets(run.data.eval_dataset)) < 2,
+           ("train", "eval")),
+    Unread(("preprocessing_num_workers", "overwrite_cache", "data_cache_dir"), "streaming is on, and nothing else is tokenised beforehand",
+           lambda run: run.data.streaming and not run.data.eval_dataset),
+    Unread(("split",), "data_manager_type is lf", lambda run: run.data.data_manager_type == "lf", _READ_DATA),
+    Unread(_OF_TEXT, "data_manager_type is mg, and tokens are read as they are",
+           lambda run: run.data.data_manager_type == "mg", _READ_DATA),
+    Unread(("packing",), "data_manager_type is mg, which always lays documents end to end",
+           lambda run: run.data.data_manager_type == "mg" and run.data.packing is False, _READ_DATA),
     Unread(("split_special_tokens",), "conversations always split them", lambda run: run.run.stage != "pt"),
+    Unread(("add_special_tokens",), "new_special_tokens_config wins",
+           lambda run: run.tokenizer.new_special_tokens_config is not None, _GENERATES),
+    Unread(("ignore_pad_token_for_loss",), "rows are laid end to end, without padding", lambda run: _is_laid_flat(run)),
+    Unread(("ignore_pad_token_for_loss",), "a batch of one row has no padding",
+           lambda run: run.batching.per_device_train_batch_size == 1),
     Unread(("neat_packing",), "packing is off",
            lambda run: run.data.packing is False or (run.data.packing is None and run.run.stage != "pt")),
-    Unread(("group_by_length", "padding_free"), "packing is on", lambda run: run.data.packing is True),
+    Unread(("group_by_length", "sortish_sampler", "padding_free"), "packing is on", lambda run: run.data.packing is True),
     Unread(("warmup_ratio",), "warmup_steps wins", lambda run: run.schedule.warmup_steps > 0),
     Unread(("warmup_ratio", "warmup_steps"), "the schedule `constant` has no warm-up",
            lambda run: run.schedule.lr_scheduler_type == "constant"),
@@ -130,6 +152,11 @@ UNREAD = (
 )
 
 
+def _is_laid_flat(run: RunConfig) -> bool:
+    packs = run.data.packing or (run.data.packing is None and run.run.stage == "pt")
+    return not run.model.shift_attn and (run.data.neat_packing if packs else run.batching.padding_free)
+
+
 def never_read(case: Case) -> list[Broken]:
     """The fields that were written with another value than their default, and that nothing reads."""
     found: dict[str, Broken] = {}
@@ -148,5 +175,5 @@ def _differs(run: RunConfig, field: str) -> bool:
 
 RULES = (
     Rule("never-read", tuple(dict.fromkeys(field for entry in UNREAD for field in entry.fields)), never_read,
-         purposes=("train", "eval", "predict", "chat"), is_error=False),
+         purposes=("train", "eval", "predict", "chat", "preview"), is_error=False),
 )
