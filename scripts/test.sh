@@ -1,11 +1,12 @@
 #!/bin/sh
-# The whole test suite, as `make test` runs it: first what can share the cores, two at a time on one thread each; then the tests on
-# the real model, one at a time on all cores. Both parts always run; the exit code is that of the first that failed.
+# The whole test suite, as `make test` runs it: first what can share the cores, three at a time on one thread each, because some wait
+# for processes that they killed; then the tests on the real model, one at a time on all cores. Both parts always run; the exit code is
+# that of the first that failed.
 cd "$(dirname "$0")/.." || exit 1
 export HF_HUB_OFFLINE=1
 
-echo "== tests, two at a time"
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal -m "not real" "$@"
+echo "== tests, three at a time"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 3 --dist worksteal -m "not real" "$@"
 shared=$?
 echo "== tests on the real model"
 .venv/bin/python -m pytest -q -m real "$@"

@@ -18,6 +18,11 @@ settings.register_profile("tunewright", deadline=None, derandomize=True, print_b
 settings.load_profile("tunewright")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that at the end of a run on several processes only short ones are left to share."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only addresses of this machine can be reached: a test that needs the network is wrong, not slow."""
