@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tunewright.commands.own_options import take_options
 from tunewright.errors import ConfigError, StorageError, UsageError, require
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> int:
     wish, words = parse(argv)
     settings, named = sorted_words(words)
     report = _examined(_config(settings, named), wish)
-    from tunewright.data.doctor.marks import visible
+    from tunewright.data.marks import visible
 
     sys.stdout.write("".join(f"{visible(line)}\n" for line in report.lines()))
     _write(report, wish)
@@ -71,18 +72,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[Wish, list[str]]:
     """Our own options, and the words that are left. Options may be written with underscores."""
-    found: dict[str, str] = {}
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
-        name, given, value = word.partition("=")
-        name = name.replace("_", "-") if name.startswith("--") else name
-        if name in _WITH_VALUE:
-            found[name] = value if given else _next(words, name)
-        elif name == "--rows-only" and not given:
-            found[name] = ""
-        else:
-            rest.append(word)
+    found, rest = take_options([_with_hyphens(word) for word in argv], "data check", _WITH_VALUE, ("--rows-only",))
     html, as_json, audit = (_target(found.get(name), name) for name in _WITH_VALUE[:3])
     fewest = found.get("--fewest-trained", _FEWEST)
     require(fewest.isdecimal(), f"--fewest-trained is {fewest!r}", mend="write a whole number")
@@ -234,11 +224,11 @@ def _target(written: str | None, name: str) -> Path | None:
     return path
 
 
-def _next(words: Iterator[str], name: str) -> str:
-    value = next(words, None)
-    if value is None:
-        raise UsageError(f"{name} needs a value", mend="see tunewright data check --help")
-    return value
+def _with_hyphens(word: str) -> str:
+    """One of our own options written with underscores, with hyphens; any other word as it is."""
+    name, given, value = word.partition("=")
+    ours = name.replace("_", "-")
+    return f"{ours}{given}{value}" if ours in (*_WITH_VALUE, "--rows-only") else word
 
 
 def _say(line: str) -> None:

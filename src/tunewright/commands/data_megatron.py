@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.commands.own_options import take_options
 from tunewright.errors import UsageError
 
 USAGE = """usage: tunewright data megatron INPUT... --output PREFIX [--overwrite] [key=value ...] [--key value ...]
@@ -68,26 +69,17 @@ def run(argv: list[str]) -> int:
 def parse(argv: Sequence[str]) -> Wish:
     """The inputs, which come first, our own options, and the words that are left for the configuration."""
     begin = next((number for number, word in enumerate(argv) if word.startswith("--")), len(argv))
-    inputs, words = tuple(argv[:begin]), iter(argv[begin:])
-    output: str | None = None
-    is_overwriting = False
-    rest: list[str] = []
-    for word in words:
-        name, given, value = word.partition("=")
-        if name == "--output":
-            output = value if given else next(words, None)
-            if not output:
-                raise UsageError("--output needs a value", mend="see tunewright data megatron --help")
-        elif word == "--overwrite":
-            is_overwriting = True
-        else:
-            rest.append(word)
+    inputs = tuple(argv[:begin])
+    found, rest = take_options(argv[begin:], "data megatron", ("--output",), ("--overwrite",))
+    output = found.get("--output")
+    if output == "":
+        raise UsageError("--output needs a value", mend="see tunewright data megatron --help")
     if not inputs:
         raise UsageError("no INPUT is named", mend="name the documents before the options, see tunewright data megatron --help")
     if output is None:
         raise UsageError("--output is missing", mend="say what the two files are called, without .bin and .idx")
     path = Path(output).expanduser()
-    return Wish(inputs, path.with_suffix("") if path.suffix in (".bin", ".idx") else path, is_overwriting, tuple(rest))
+    return Wish(inputs, path.with_suffix("") if path.suffix in (".bin", ".idx") else path, "--overwrite" in found, tuple(rest))
 
 
 def _demand_room(wish: Wish) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunewright.commands.own_options import take_options
 from tunewright.errors import StorageError, UsageError, require
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ with the file and line each row came from, its segments and positions. Rows coun
   --set    which set (train, else validation) --html   write a page instead
 """
 _OF_A_STREAM = 1024
-_DEFAULT_ROWS = "0-2"
-_SWITCHES = ("--rows", "--set", "--html")
+_WITH_VALUE = ("--rows", "--set", "--html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[Wish, list[str]]:
     """Our own options, and the words that are left for the configuration."""
-    found: dict[str, str] = {}
-    rest: list[str] = []
-    words = iter(argv)
-    for word in words:
-        name, given, value = word.partition("=")
-        if name in _SWITCHES:
-            found[name] = value if given else _next(words, name)
-        elif name in ("row", "rows") and given:
-            found["--rows"] = value
-        elif word == "--ids":
-            found["--ids"] = ""
-        else:
-            rest.append(word)
+    found, rest = take_options([_as_option(word) for word in argv], "preview", _WITH_VALUE, ("--ids",))
     html = Path(found["--html"]).expanduser() if "--html" in found else None
     return Wish(found.get("--rows"), found.get("--set"), html, "--ids" in found), rest
 
@@ -102,11 +90,10 @@ def chosen_rows(written: str | None, total: int) -> list[int]:
     return rows
 
 
-def _next(words: object, name: str) -> str:
-    value = next(words, None)  # type: ignore[call-overload]
-    if value is None:
-        raise UsageError(f"{name} needs a value", mend="see tunewright preview --help")
-    return str(value)
+def _as_option(word: str) -> str:
+    """`row=3` and `rows=3` as they are meant."""
+    name, given, value = word.partition("=")
+    return f"--rows={value}" if given and name in ("row", "rows") else word
 
 
 def prepared_examples(config: RunConfig, name: str | None) -> tuple[PreparedSet, PreTrainedTokenizerBase]:

@@ -25,8 +25,9 @@ def _lora_alpha(run: RunConfig) -> float:
     return 2.0 * run.lora.lora_rank
 
 
-def _packing(run: RunConfig) -> bool:
-    return run.run.stage == "pt"
+def packs(run: RunConfig) -> bool:
+    """Whether rows share sequences, also of a run whose open values are not filled in."""
+    return run.run.stage == "pt" if run.data.packing is None else run.data.packing
 
 
 def _eval_steps(run: RunConfig) -> float | None:
@@ -37,8 +38,9 @@ def _logging_dir(run: RunConfig) -> str | None:
     return str(Path(run.run.output_dir) / "runs") if run.run.output_dir else None
 
 
-def _data_seed(run: RunConfig) -> int:
-    return run.run.seed
+def data_seed(run: RunConfig) -> int:
+    """What the order of the data is drawn from, also of a run whose open values are not filled in."""
+    return run.run.seed if run.run.data_seed is None else run.run.data_seed
 
 
 def _metric(run: RunConfig) -> str | None:
@@ -52,10 +54,10 @@ def _greater_is_better(run: RunConfig) -> bool | None:
 
 DERIVATIONS = (
     Derivation("lora_alpha", "twice lora_rank", _lora_alpha),
-    Derivation("packing", "on in pre-training only", _packing),
+    Derivation("packing", "on in pre-training only", packs),
     Derivation("eval_steps", "as often as logging_steps", _eval_steps),
     Derivation("logging_dir", "`runs` in output_dir", _logging_dir),
-    Derivation("data_seed", "as seed", _data_seed),
+    Derivation("data_seed", "as seed", data_seed),
     Derivation("metric_for_best_model", "the evaluation loss decides", _metric),
     Derivation("greater_is_better", "from the metric's name", _greater_is_better),
 )

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunewright.config.data import DatasetSpec
+from tunewright.config.derive import data_seed
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import SetAudit
 from tunewright.data.cache import Tokenised
 from tunewright.data.draws import Draws
 from tunewright.data.examples import TokenStore
+from tunewright.data.packed_set import first_token
 from tunewright.data.sources import Settled, settle, source_of
 from tunewright.data.spread import token_spreads
 from tunewright.data.tokenise_set import Tokeniser
 from tunewright.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Report = Callable[[str], None]
 
 
 class Sets:
-    """Reads data sets and collects their audits. `first_token` takes the place of the first one of every packed sequence, if it is set;
-    `tokenizer_size` counts the ids of the tokenizer, for rows that were tokenised before."""
+    """Reads data sets and collects their audits. `first_token` takes the place of the first one of every packed sequence, unless it is
+    None."""
 
-    def __init__(self, run: RunConfig, tokeniser: Tokeniser, report: Report, vocab_size: int | None) -> None:
+    def __init__(self, run: RunConfig, tokenizer: PreTrainedTokenizerBase, tokeniser: Tokeniser, report: Report,
+                 vocab_size: int | None) -> None:
         self.audits: list[SetAudit] = []
-        self.seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
+        self.seed = data_seed(run)
         self.run = run
         self.draws = Draws(run)
         self.tokeniser = tokeniser
         self.report = report
         self.vocab_size = vocab_size
-        self.first_token: int | None = None
-        self.tokenizer_size: Callable[[], int] | None = None
+        self.first_token = first_token(run, tokenizer)
+        self._tokenizer = tokenizer
 
     def settled(self, specs: Sequence[DatasetSpec], key: str) -> tuple[Settled, ...]:
         """The data sets of `specs`, found and understood."""
@@ -59,8 +66,8 @@ class Sets:
 
     def ids_to(self, settled: Sequence[Settled]) -> int | None:
         """The first id that no row may have: the model's, if it is known, else the tokenizer's for rows that it did not make."""
-        if self.vocab_size is None and self.tokenizer_size is not None and any(one.layout.kind == "tokens" for one in settled):
-            return self.tokenizer_size()
+        if self.vocab_size is None and any(one.layout.kind == "tokens" for one in settled):
+            return max(self._tokenizer.get_vocab().values()) + 1
         return self.vocab_size
 
 

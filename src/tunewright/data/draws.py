@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunewright.config.derive import data_seed
 from tunewright.config.run import RunConfig
 from tunewright.data.chunks import Choice
 from tunewright.data.sources import Settled, rows
@@ -17,7 +18,7 @@ class Draws:
 
     def __init__(self, run: RunConfig) -> None:
         self._run = run
-        self._seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
+        self._seed = data_seed(run)
         self._drawn: list[Settled] = []
         self._counted: list[tuple[int, int]] = []
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewright.config.derive import packs
 from tunewright.config.run import RunConfig
 from tunewright.data.data_sets import check_vocabulary
 from tunewright.data.examples import ExampleSet
 from tunewright.data.fingerprint import tokenizer_digest
-from tunewright.data.packed_set import packs
 from tunewright.data.prepared import Prepared
 from tunewright.data.token_folder import holds_tokens
 from tunewright.data.tokenized_path import Made, Stored, alone, load, opened, save

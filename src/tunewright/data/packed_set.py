@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tunewright.config.derive import packs
 from tunewright.config.run import RunConfig
 from tunewright.data.examples import ExampleSet
 from tunewright.data.quirks import chosen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def packs(run: RunConfig) -> bool:
-    """Whether rows share sequences."""
-    return run.run.stage == "pt" if run.data.packing is None else run.data.packing
 
 
 def packed(train: ExampleSet, run: RunConfig, first_token: int | None, report: Callable[[str], None]) -> ExampleSet:

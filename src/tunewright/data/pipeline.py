@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunewright.config.data import VALIDATION, DataConfig, evaluation_sets
+from tunewright.config.derive import packs
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import Audit
 from tunewright.data.data_sets import Sets
@@ -17,7 +18,7 @@ from tunewright.data.examples import ExampleSet, PreparedSet, TokenStore
 from tunewright.data.fingerprint import digest
 from tunewright.data.kept_sets import kept
 from tunewright.data.mixing import interleaved, split_rows
-from tunewright.data.packed_set import first_token, packed, packs
+from tunewright.data.packed_set import packed
 from tunewright.data.prepared import Prepared as Prepared
 from tunewright.data.prepared import PromptRow as PromptRow
 from tunewright.data.row_encoder import tokeniser_of
@@ -65,9 +66,7 @@ def _read(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer
     data = run.data
     if data.val_size and data.eval_dataset:
         raise InputError("val_size and eval_dataset are both given", mend="keep one of them")
-    sets = Sets(run, tokeniser_of(run, tokenizer, renderer, report), report, vocab_size)
-    sets.first_token = first_token(run, tokenizer)
-    sets.tokenizer_size = lambda: max(tokenizer.get_vocab().values()) + 1
+    sets = Sets(run, tokenizer, tokeniser_of(run, tokenizer, renderer, report), report, vocab_size)
     train: PreparedSet | Stream | None = None
     evaluation: dict[str, ExampleSet] = {}
     sources: dict[str, tuple[Settled, ...]] = {}

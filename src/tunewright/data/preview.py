@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from tunewright.data import marks
 from tunewright.data.records import IGNORE_INDEX, Origin
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["trained", "context", "note"]
 
 _MOST_TOKENS_PER_CHARACTER = 8
-# Characters that would move a cursor, hide text or reorder it.
-_UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_SHOWN = {"\t": "⇥", "\n": "\n"}
 
 
 class ShownToken(NamedTuple):
@@ -109,7 +108,7 @@ def preview_html(shown: Sequence[tuple[Example, Sequence[Origin]]], tokenizer: P
 
 def visible(text: str) -> str:
     """Text in which control and direction characters are written out, so that they cannot act on a terminal or a page."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}" if found.group() != "\t" else "⇥", text)
+    return marks.visible(text, _SHOWN)
 
 
 def _heading(example: Example, origins: Sequence[Origin]) -> Line:

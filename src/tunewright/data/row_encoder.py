@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.config.data import DataConfig
+from tunewright.config.derive import packs
 from tunewright.config.run import RunConfig
 from tunewright.data.cache import TokenCache
 from tunewright.data.encoding import Encoder
 from tunewright.data.fingerprint import digest, tokenizer_digest
 from tunewright.data.long_rows import Encode, Ints, LongRows
 from tunewright.data.masks import MaskPolicy
-from tunewright.data.packed_set import packs
 from tunewright.data.piece_encoder import ArrayRow
 from tunewright.data.records import Record, Text, TokenIds
 from tunewright.data.tokenise_set import Pace, Tokeniser

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tunewright.config.derive import data_seed
 from tunewright.data.collate import collate_flat, collate_padded, positions_of_rows, positions_run_on
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.streaming.stream import Stream
@@ -71,7 +72,7 @@ def training_batches(run: RunConfig, examples: Examples | Stream, collate: Colla
         return StreamBatches(
             examples, share(run.batching.per_device_train_batch_size, run.batching.gradient_accumulation_steps, ranks),
             loading(run.batching, collate, pinned=is_pinned(run)), run.batching.dataloader_drop_last)
-    seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
+    seed = data_seed(run)
     batching = run.batching
     batches = TrainBatches(
         examples, Order(seed, batching.group_by_length, not batching.disable_shuffling, batching.sortish_sampler),

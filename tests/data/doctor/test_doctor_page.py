@@ -14,9 +14,9 @@ from tunewright.config.run import RunConfig
 from tunewright.data.doctor.drawing import drawing
 from tunewright.data.doctor.examine import Plan, examine
 from tunewright.data.doctor.histogram import Histogram
-from tunewright.data.doctor.marks import visible
 from tunewright.data.doctor.page import page
 from tunewright.data.doctor.report import DoctorReport
+from tunewright.data.marks import visible
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=y>\u202e\x1b[31m"
 ALONE = {"meta"}

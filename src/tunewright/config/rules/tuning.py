@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tunewright.config.derive import packs
 from tunewright.config.rules.rule import Broken, Case, Rule
 
 
@@ -104,9 +105,8 @@ def remote_positions(case: Case) -> str | None:
 
 
 def shifted_rows_end_to_end(case: Case) -> str | None:
-    data, flat = case.run.data, case.run.batching.padding_free
-    packs = data.packing or (data.packing is None and case.run.run.stage == "pt")
-    return "attends in groups of one row, but rows are laid end to end" if case.run.model.shift_attn and (packs or flat) else None
+    is_flat = packs(case.run) or case.run.batching.padding_free
+    return "attends in groups of one row, but rows are laid end to end" if case.run.model.shift_attn and is_flat else None
 
 
 def two_attentions(case: Case) -> str | None:

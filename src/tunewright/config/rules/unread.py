@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunewright.config.data import named_sets
+from tunewright.config.derive import packs
 from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.config.table import table
@@ -89,7 +90,7 @@ UNREAD = (
     Unread(("ignore_pad_token_for_loss",), "a batch of one row has no padding",
            lambda run: run.batching.per_device_train_batch_size == 1),
     Unread(("neat_packing",), "packing is off",
-           lambda run: run.data.packing is False or (run.data.packing is None and run.run.stage != "pt")),
+           lambda run: not packs(run)),
     Unread(("group_by_length", "sortish_sampler", "padding_free"), "packing is on", lambda run: run.data.packing is True),
     Unread(("warmup_ratio",), "warmup_steps wins", lambda run: run.schedule.warmup_steps > 0),
     Unread(("warmup_ratio", "warmup_steps"), "the schedule `constant` has no warm-up",
@@ -153,8 +154,7 @@ UNREAD = (
 
 
 def _is_laid_flat(run: RunConfig) -> bool:
-    packs = run.data.packing or (run.data.packing is None and run.run.stage == "pt")
-    return not run.model.shift_attn and (run.data.neat_packing if packs else run.batching.padding_free)
+    return not run.model.shift_attn and (run.data.neat_packing if packs(run) else run.batching.padding_free)
 
 
 def never_read(case: Case) -> list[Broken]:

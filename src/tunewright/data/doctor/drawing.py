@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tunewright.data.doctor.histogram import Histogram
-from tunewright.data.doctor.marks import escaped
+from tunewright.data.marks import escaped
 
 _WIDTH: Final = 640
 _HEIGHT: Final = 150

@@ -7,8 +7,8 @@ from typing import Final
 
 from tunewright.data.doctor.drawing import drawing
 from tunewright.data.doctor.finding import LEVELS, Finding, Place
-from tunewright.data.doctor.marks import escaped
 from tunewright.data.doctor.report import DoctorReport, SetReport, TokenReport
+from tunewright.data.marks import escaped
 from tunewright.data.spread import Spread
 
 _TITLE: Final = "tunewright data check"

@@ -76,9 +76,3 @@ def _unread_keys(entries: list[Any], layout: Layout) -> tuple[str, ...]:
 def as_context(message: Message) -> Message:
     """The message, not trained."""
     return replace(message, trained=False) if message.role == "assistant" else message
-
-
-def begins_with_answer(entries: Any, tags: Mapping[str, str]) -> bool:
-    """Whether a list of messages begins with the assistant; others are whole conversations."""
-    first = entries[0] if entries else None
-    return isinstance(first, Mapping) and first.get(tags["role_tag"]) in (tags["assistant_tag"], tags["function_tag"])

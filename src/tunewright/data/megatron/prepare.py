@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tunewright.config.data import DataConfig, DatasetSpec
+from tunewright.config.derive import data_seed
 from tunewright.config.proportions import PARTS, read_proportions
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import Audit
@@ -53,7 +54,7 @@ def prepare(run: RunConfig, vocab_size: int, report: Report) -> MegatronSets:
     `InputError` for damaged files, token ids from `vocab_size` on, and parts without anything to train on.
     """
     data = run.data
-    seed = run.run.seed if run.run.data_seed is None else run.run.data_seed
+    seed = data_seed(run)
     cutting = _Cutting(data.cutoff_len, data.neat_packing and data.packing is not False, vocab_size,
                        None if run.batching.disable_shuffling else seed)
     named = _opened(data, data.dataset, "dataset", vocab_size, report)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from tunewright.config.derive import data_seed
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import SetAudit
 from tunewright.data.encoding import Encoder
@@ -68,7 +69,7 @@ def _order(run: RunConfig, sets: Sequence[Settled], files: Sequence[DataFile]) -
     first_of: dict[Path, int] = {}
     return StreamOrder(
         tuple(raw_sets), data.mix_strategy, data.interleave_probs, data.buffer_size,
-        run.run.seed if run.run.data_seed is None else run.run.data_seed, not run.batching.disable_shuffling,
+        data_seed(run), not run.batching.disable_shuffling,
         tuple(first_of.setdefault(file.path, number) for number, file in enumerate(files)))
 
 
