@@ -72,7 +72,7 @@ def run(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> tuple[Wish, list[str]]:
     """Our own options, and the words that are left. Options may be written with underscores."""
-    found, rest = take_options([_with_hyphens(word) for word in argv], "data check", _WITH_VALUE, ("--rows-only",))
+    found, rest = take_options(argv, "data check", _WITH_VALUE, ("--rows-only",), _with_hyphens)
     html, as_json, audit = (_target(found.get(name), name) for name in _WITH_VALUE[:3])
     fewest = found.get("--fewest-trained", _FEWEST)
     require(fewest.isdecimal(), f"--fewest-trained is {fewest!r}", mend="write a whole number")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tunewright.errors import UsageError
 
 
 def take_options(
-    argv: Sequence[str], command: str, valued: Sequence[str], switches: Sequence[str] = (),
+    argv: Sequence[str], command: str, valued: Sequence[str], switches: Sequence[str] = (), spelt: Callable[[str], str] = str,
 ) -> tuple[dict[str, str], list[str]]:
     """The options of `command` that were given, by name, and the words that are left.
 
-    `--name VALUE` and `--name=VALUE` give one of `valued`, the last one counting; one of `switches` has the value "". Raises `UsageError`
-    for an option without its value.
+    `--name VALUE` and `--name=VALUE` give one of `valued`, the last one counting; one of `switches` has the value "". `spelt` turns other
+    spellings of an option into these; it never sees a value. Raises `UsageError` for an option without its value.
     """
     found: dict[str, str] = {}
     rest: list[str] = []
     words = iter(argv)
-    for word in words:
+    for word in map(spelt, words):
         name, given, value = word.partition("=")
         if name in valued:
             written = value if given else next(words, None)
