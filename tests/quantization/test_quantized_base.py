@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def float_weight(module: Any) -> torch.Tensor:
     if isinstance(weight, bnb.nn.Params4bit):
         return bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
     return weight.data.float() * (weight.SCB.float() / 127).unsqueeze(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is mapped")
+def test_the_file_is_let_go(tmp_path: Path) -> None:
+    """Oracle: the kernel's table of what this process has mapped."""
+    write_tiny(tmp_path)
+    model = opened(tmp_path, quantization_bit=4)
+    assert model is not None and str(tmp_path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 @pytest.mark.effect("quantization_bit", "quantization_type", "double_quantization")

@@ -53,9 +53,10 @@ def load_model(
         config = stretched(build_config(directory), model, length_tokens)
         loaded = _open(directory, config, attention, dtype, _placement(directory, quantizer))
     if getattr(loaded, "is_quantized", False):
-        from tunewright.quantization.bitsandbytes import keep_one_form
+        from tunewright.quantization.bitsandbytes import keep_one_form, let_file_go
 
         keep_one_form(loaded)
+        let_file_go(loaded)
         experts = sorted({name.rsplit(".", 1)[-1] for name in fused_experts(loaded)})
         if experts:
             log.warning("the experts (%s) stay in %s: they are fused tensors, and only linear layers are quantised",

@@ -55,6 +55,14 @@ def keep_one_form(model: nn.Module) -> None:
             module.register_forward_pre_hook(_with_scales)
 
 
+def let_file_go(model: nn.Module) -> None:
+    """Copy the weights on the CPU that were not quantised: they are views of the mapped file, whose pages, those of the weights that were
+    quantised too, stay in memory as long as one of them."""
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and weight.is_floating_point():
+            weight.data = weight.data.clone()
+
+
 def _with_scales(module: Any, _inputs: Any) -> None:
     """Give a weight that has come without scales those that its layer knows."""
     if module.weight.CB is not None and module.weight.SCB is None:
