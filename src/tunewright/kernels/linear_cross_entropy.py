@@ -1,0 +1,225 @@
+"""Cross-entropy straight from hidden states: logits exist for one chunk of rows at a time, and only for rows that have a target.
+
+Naive equivalent, for one row: z = softcap(scale * (W h + b)), loss = logsumexp(z) - (1 - s) z[target] - s mean(z) + w logsumexp(z)^2,
+with s the label smoothing (Szegedy et al. 2016, section 7) and w the weight of the z-loss (Chowdhery et al. 2022, section 5).
+softcap(x) = c tanh(x / c) (Gemma Team 2024, section 2).
+
+The gradient of a row's loss with respect to its hidden state is known as soon as its logits are, up to the factor that the backward
+pass brings. It is therefore computed in the forward pass while the chunk's logits are at hand, and nothing of the size of the
+vocabulary is kept: memory does not grow with rows x vocabulary. A trained head gets its gradient in the same pass where the rows
+are only added up, and from logits computed once more in the backward pass where each row has a factor of its own.
+
+Axes: N rows with a target, D hidden width, V vocabulary, C rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK_BYTES: Final = 32 << 20
+_NARROW: Final = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 32 MB hold."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+    smoothing: float = 0.0
+    z_weight: float = 0.0
+    chunk: int | None = None
+
+    def rows(self, vocabulary: int, itemsize: int) -> int:
+        """Rows of a chunk."""
+        return self.chunk or max(16, _CHUNK_BYTES // (vocabulary * itemsize) // 16 * 16)
+
+
+class Head(NamedTuple):
+    """An output projection: weight [V, D], bias [V] or None."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+def linear_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, shape: Shape | None = None) -> Tensor:
+    """The loss of each row: hidden [N, D], targets [N] int64 in [0, V) -> [N] in float32 or wider. Differentiable in hidden, weight, bias.
+
+    Without smoothing and z-loss the result is minus the log-probability of the target.
+    """
+    return _run(hidden, head, targets, shape or Shape(), added=False)
+
+
+def linear_cross_entropy_sum(hidden: Tensor, head: Head, targets: Tensor, shape: Shape | None = None) -> Tensor:
+    """The sum of `linear_cross_entropy` over the rows, a scalar; added up in float64. Zero, with a zero gradient, without rows."""
+    rows = _run(hidden, head, targets, shape or Shape(), added=True)
+    return rows.sum(dtype=torch.float64).to(rows.dtype) if rows.device.type != "mps" else rows.sum()
+
+
+def top_ranked(hidden: Tensor, head: Head, targets: Tensor, shape: Shape | None = None) -> int:
+    """For how many rows the logits rank the target first, without a gradient."""
+    shape = shape or Shape()
+    with torch.no_grad():
+        return sum(int((_logits(part, head, shape).argmax(-1) == wanted).sum())
+                   for part, wanted in _chunks(hidden, targets, shape.rows(head.weight.shape[0], 4)))
+
+
+def _run(hidden: Tensor, head: Head, targets: Tensor, shape: Shape, *, added: bool) -> Tensor:
+    """Apply the kernel in the number format that autocast, if it is on, would compute the projection in."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        narrow = torch.get_autocast_dtype(kind)
+        hidden, head = hidden.to(narrow), Head(head.weight.to(narrow), None if head.bias is None else head.bias.to(narrow))
+    with torch.autocast(kind, enabled=False):
+        found: Tensor = _LinearCrossEntropy.apply(hidden, head.weight, head.bias, targets, _Manner(shape, added))
+        return found
+
+
+class _Manner(NamedTuple):
+    """`added`: the factors that backward brings are all the same, so the head's gradient is known in the forward pass already."""
+
+    shape: Shape
+    added: bool
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Losses [N] of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, manner: _Manner) -> Tensor:
+        wanted = list(ctx.needs_input_grad[:3])
+        later = (wanted[1] or wanted[2]) and not manner.added
+        rows = _Rows(hidden, Head(weight, bias), targets, manner.shape)
+        losses = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype in _NARROW else hidden.dtype)
+        grads = _Gradients.empty(rows, [one and not later for one in wanted])
+        _pass(rows, losses, grads, None)
+        ctx.later, ctx.shape = later, manner.shape
+        ctx.save_for_backward(*((hidden, weight, bias, targets) if later else grads.like(rows.head)))
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.later:
+            hidden, weight, bias, targets = ctx.saved_tensors
+            rows = _Rows(hidden, Head(weight, bias), targets, ctx.shape)
+            grads = _Gradients.empty(rows, list(ctx.needs_input_grad[:3]))
+            _pass(rows, None, grads, factors)
+            return (*grads.like(rows.head), None, None)
+        of_hidden, of_weight, of_bias = ctx.saved_tensors
+        one = factors[:1].sum()
+        return (None if of_hidden is None else of_hidden * factors.unsqueeze(-1).to(of_hidden.dtype),
+                None if of_weight is None else of_weight * one.to(of_weight.dtype),
+                None if of_bias is None else of_bias * one.to(of_bias.dtype), None, None)
+
+
+class _Rows(NamedTuple):
+    """What a walk over the chunks reads: hidden [N, D], the head, targets [N]."""
+
+    hidden: Tensor
+    head: Head
+    targets: Tensor
+    shape: Shape
+
+
+class _Gradients(NamedTuple):
+    """Of hidden [N, D], weight [V, D] and bias [V]; None where it is not wanted."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def empty(cls, rows: _Rows, wanted: list[bool]) -> _Gradients:
+        """Room for those that are wanted; the head's, sums over all rows, in float32 or wider."""
+        hidden, head = rows.hidden, rows.head
+        wide = torch.float32 if head.weight.dtype in _NARROW else head.weight.dtype
+        return cls(torch.empty_like(hidden) if wanted[0] else None,
+                   torch.zeros_like(head.weight, dtype=wide) if wanted[1] else None,
+                   torch.zeros_like(head.bias, dtype=wide) if wanted[2] and head.bias is not None else None)
+
+    def like(self, head: Head) -> _Gradients:
+        """The same in the number format of the head."""
+        kind = head.weight.dtype
+        return _Gradients(self.hidden, None if self.weight is None else self.weight.to(kind),
+                          None if self.bias is None else self.bias.to(kind))
+
+
+def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor | None) -> None:
+    """One walk over the chunks: fill in `losses` and those of `grads` that are wanted, of `factors` [N] times the rows' losses."""
+    hidden, head, targets, shape = rows
+    most = shape.rows(head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4)
+    size = -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most)))  # as many rows in each chunk
+    for start in range(0, hidden.shape[0], max(1, size)):
+        place = slice(start, start + size)
+        part, wanted = hidden[place], targets[place]
+        logits = _logits(part, head, shape)
+        aimed = _aimed(logits, wanted, shape)
+        total, shares = _softmax(logits, spoils=shape.softcap is None)
+        if losses is not None:
+            losses[place] = total - aimed + shape.z_weight * total.square() if shape.z_weight else total - aimed
+        if any(one is not None for one in grads):
+            slope = _slope(shares, logits, total, wanted, shape)
+            if factors is not None:
+                slope.mul_(factors[place].unsqueeze(-1).to(slope.dtype))
+            slope = slope.to(part.dtype)
+            del logits, shares  # in 16 bits the products need no float32 beside them
+            _project(slope, part, head, place, grads)
+
+
+def _project(slope: Tensor, part: Tensor, head: Head, place: slice, grads: _Gradients) -> None:
+    """From the gradient of a chunk's products, slope [C, V], to those of its hidden states and of the head."""
+    if grads.hidden is not None:
+        torch.mm(slope, head.weight, out=grads.hidden[place])
+    if grads.weight is not None and grads.weight.dtype == slope.dtype:
+        grads.weight.addmm_(slope.t(), part)
+    elif grads.weight is not None:
+        grads.weight.add_(slope.t() @ part)
+    if grads.bias is not None:
+        grads.bias.add_(slope.sum(dim=0))
+
+
+def _logits(part: Tensor, head: Head, shape: Shape) -> Tensor:
+    """[C, D] -> [C, V] in float32 or wider."""
+    logits = part @ head.weight.t() if head.bias is None else torch.addmm(head.bias, part, head.weight.t())
+    logits = logits.float() if logits.dtype in _NARROW else logits
+    if shape.scale != 1.0:
+        logits.mul_(shape.scale)
+    return logits if shape.softcap is None else logits.div_(shape.softcap).tanh_().mul_(shape.softcap)
+
+
+def _aimed(logits: Tensor, targets: Tensor, shape: Shape) -> Tensor:
+    """What the loss takes from logsumexp: [C, V], [C] -> [C]."""
+    aim = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return (1 - shape.smoothing) * aim + shape.smoothing * logits.mean(dim=-1) if shape.smoothing else aim
+
+
+def _softmax(logits: Tensor, *, spoils: bool) -> tuple[Tensor, Tensor]:
+    """logsumexp [C] and softmax [C, V] of logits [C, V], in whose place the softmax comes if that `spoils` nothing."""
+    highest = logits.amax(dim=-1, keepdim=True)
+    shares = (logits.sub_(highest) if spoils else logits - highest).exp_()
+    total = shares.sum(dim=-1, keepdim=True)
+    return total.log().add_(highest).squeeze(-1), shares.div_(total)
+
+
+def _slope(shares: Tensor, logits: Tensor, total: Tensor, targets: Tensor, shape: Shape) -> Tensor:
+    """Gradient of each row's loss with respect to its products W h + b, in the place of the softmax: [C, V]. `logits` are capped ones."""
+    slope, capped = shares, None if shape.softcap is None else logits
+    if shape.z_weight:
+        slope.mul_((1 + 2 * shape.z_weight * total).unsqueeze(-1))
+    if shape.smoothing:
+        slope.sub_(shape.smoothing / slope.shape[-1])
+    aim = targets.unsqueeze(-1)
+    slope.scatter_add_(-1, aim, slope.new_full(aim.shape, shape.smoothing - 1))
+    if capped is not None and shape.softcap is not None:
+        slope.mul_(1 - (capped / shape.softcap).square_())
+    return slope.mul_(shape.scale) if shape.scale != 1.0 else slope
+
+
+def _chunks(hidden: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(hidden.split(size), targets.split(size), strict=True)) if hidden.shape[0] else []

@@ -1,0 +1,140 @@
+"""Hidden states instead of logits: how a causal language model is run up to its output projection, without a change to its code.
+
+A hook before the projection takes the hidden states of the positions that are kept and hands the projection none of them, so the
+model's own forward runs to its end (auxiliary losses included) and its logits are empty. What the model does to logits afterwards,
+a factor or a soft cap, is read from its configuration and then proven: the model's own logits on a few tokens must be those that
+`Shape` describes, or the model keeps its logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.kernels.linear_cross_entropy import Head, Shape, linear_cross_entropy, linear_cross_entropy_sum, top_ranked
+from tunewright.kernels.probe import LOG_PROB_TOLERANCE, probe_tokens, quiet_run
+from tunewright.kernels.verdicts import Ask, prove_anew
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_adopted: WeakKeyDictionary[nn.Module, OutputHead] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputHead:
+    """A projection that has been taken over, and what its products become."""
+
+    projection: nn.Linear
+    shape: Shape
+
+    def weights(self) -> Head:
+        """The projection's weight and bias as they are now."""
+        return Head(self.projection.weight, self.projection.bias)
+
+    def loss_sum(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy summed over rows: hidden [N, D], targets [N] -> scalar."""
+        return linear_cross_entropy_sum(hidden, self.weights(), targets, replace(self.shape, smoothing=smoothing))
+
+    def log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability of each target: hidden [N, D], targets [N] -> [N]."""
+        return -linear_cross_entropy(hidden, self.weights(), targets, self.shape)
+
+    def correct(self, hidden: Tensor, targets: Tensor) -> int:
+        """How many targets are ranked first."""
+        return top_ranked(hidden, self.weights(), targets, self.shape)
+
+
+def adopt(model: PreTrainedModel, chunk: int | None = None, ask: Ask = prove_anew) -> str | None:
+    """Take the model's output projection over; the reason if that cannot be done, None if it has been. `chunk`: see `Shape`."""
+    projection = _projection(model)
+    reason = _obstacle(projection)
+    if reason is None and isinstance(projection, nn.Linear):
+        head = OutputHead(projection, replace(_shape_of(model), chunk=chunk))
+        reason = ask("loss from hidden states", partial(_disproof, model, head))
+        if reason is None:
+            _adopted[projection] = head
+    return reason
+
+
+def adopt_unproven(model: PreTrainedModel, chunk: int | None = None) -> str | None:
+    """`adopt` for a model that has shapes and no numbers to try it on, as the planner makes one."""
+    projection = _projection(model)
+    reason = _obstacle(projection)
+    if reason is None and isinstance(projection, nn.Linear):
+        _adopted[projection] = OutputHead(projection, replace(_shape_of(model), chunk=chunk))
+    return reason
+
+
+def of(policy: nn.Module) -> OutputHead | None:
+    """The head of a model, which may be wrapped for several ranks, if it has been taken over."""
+    while not hasattr(policy, "get_output_embeddings") and isinstance(getattr(policy, "module", None), nn.Module):
+        policy = policy.module  # type: ignore[assignment]
+    projection = _projection(policy) if hasattr(policy, "get_output_embeddings") else None
+    return None if projection is None else _adopted.get(projection)
+
+
+@contextmanager
+def hidden_states(head: OutputHead) -> Iterator[list[Tensor]]:
+    """Inside, a forward pass of the model appends its last hidden states [B, K, D] to the list and makes no logits."""
+    taken: list[Tensor] = []
+
+    def take(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        taken.append(arguments[0])
+        return (arguments[0][:, :0], *arguments[1:])
+
+    hook = head.projection.register_forward_pre_hook(take)
+    try:
+        yield taken
+    finally:
+        hook.remove()
+
+
+def _projection(model: nn.Module) -> nn.Module | None:
+    """What makes the logits; of a projection that peft trains as a whole beside its adapters, the copy that is trained."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    found: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    if not isinstance(found, ModulesToSaveWrapper) or found.disable_adapters or len(found.active_adapters) != 1:
+        return found
+    return found.modules_to_save[found.active_adapters[0]]
+
+
+def _obstacle(projection: nn.Module | None) -> str | None:
+    if projection is None:
+        return "the model has no output projection"
+    if type(projection) is not nn.Linear:
+        return f"the output projection is a {type(projection).__name__}"
+    return None
+
+
+def _shape_of(model: PreTrainedModel) -> Shape:
+    """What the configuration says of the logits: Granite divides them, Cohere multiplies, Gemma 2 caps."""
+    settings = model.config.get_text_config()
+    scale = (getattr(settings, "logit_scale", None) or 1.0) / (getattr(settings, "logits_scaling", None) or 1.0)
+    scale *= getattr(settings, "lm_head_multiplier", None) or 1.0
+    return Shape(scale=scale, softcap=getattr(settings, "final_logit_softcapping", None))
+
+
+def _disproof(model: PreTrainedModel, head: OutputHead) -> str | None:
+    """Run the model on a few tokens both ways; how they differ, if they do."""
+    ids = probe_tokens(model)
+    with quiet_run(model):
+        expected = model(input_ids=ids, use_cache=False).logits[0]
+        with hidden_states(head) as taken:
+            model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(ids.shape[1], device=ids.device))
+        if len(taken) != 1 or taken[0].shape[:2] != ids.shape:
+            return f"the output projection is applied {len(taken)} times"
+        targets = expected.argmax(-1)
+        found = head.log_probs(taken[0][0], targets)
+    wanted = torch.log_softmax(expected.double(), -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    worst = float((found.double() - wanted).abs().max())
+    is_near = worst <= LOG_PROB_TOLERANCE.get(expected.dtype, 1e-4)
+    return None if is_near else f"the model changes its logits in a way of its own (by {worst:.1e})"

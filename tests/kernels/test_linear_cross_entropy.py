@@ -1,0 +1,180 @@
+"""Losses straight from hidden states. Oracle: torch's cross_entropy, and the equations written out, in float64 with autograd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tunewright.kernels.linear_cross_entropy import Head, Shape, linear_cross_entropy, linear_cross_entropy_sum, top_ranked
+
+ROWS, WIDTH, VOCABULARY = 23, 8, 31
+GOLDEN = 1e-12
+SHAPES = {
+    "plain": Shape(), "chunks of one row": Shape(chunk=1), "chunks of 5": Shape(chunk=5), "divided logits": Shape(scale=0.125, chunk=7),
+    "capped": Shape(softcap=2.0), "smoothed": Shape(smoothing=0.1, chunk=7), "z-loss": Shape(z_weight=1e-2),
+    "all": Shape(scale=0.3, softcap=2.0, smoothing=0.2, z_weight=1e-3, chunk=4),
+}
+
+
+def inputs(*, bias: bool = False, seed: int = 0) -> tuple[Tensor, Head, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+    return (random(ROWS, WIDTH), Head(random(VOCABULARY, WIDTH), random(VOCABULARY) if bias else None),
+            torch.randint(VOCABULARY, (ROWS,), generator=generator))
+
+
+def by_the_equation(hidden: Tensor, head: Head, targets: Tensor, shape: Shape) -> Tensor:
+    logits = shape.scale * (hidden @ head.weight.t() + (0 if head.bias is None else head.bias))
+    if shape.softcap is not None:
+        logits = shape.softcap * torch.tanh(logits / shape.softcap)
+    plain = cross_entropy(logits, targets, reduction="none", label_smoothing=shape.smoothing)
+    return plain + shape.z_weight * torch.logsumexp(logits, -1) ** 2
+
+
+def gradients(value: Tensor, hidden: Tensor, head: Head) -> list[Tensor]:
+    return list(torch.autograd.grad(value, [one for one in (hidden, *head) if one is not None]))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", SHAPES)
+def test_sum_and_every_gradient(name: str, bias: bool) -> None:
+    """Also with a factor behind the sum, as the engine divides by the count."""
+    hidden, head, targets = inputs(bias=bias)
+    found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
+    wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
+    torch.testing.assert_close(gradients(found / 7, hidden, head), gradients(wanted / 7, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_row_with_a_factor_of_its_own(name: str, bias: bool) -> None:
+    """As preference losses weigh the log-probabilities of tokens."""
+    hidden, head, targets = inputs(bias=bias)
+    factors = torch.linspace(-1, 2, ROWS, dtype=torch.float64)
+    found = (linear_cross_entropy(hidden, head, targets, SHAPES[name]) * factors).sum()
+    wanted = (by_the_equation(hidden, head, targets, SHAPES[name]) * factors).sum()
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
+    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+
+
+@pytest.mark.parametrize("trained", [(True, False), (False, True), (False, False)])
+def test_only_what_trains_gets_a_gradient(trained: tuple[bool, bool]) -> None:
+    """A frozen head, frozen hidden states (the head alone trains), nothing at all."""
+    hidden, head, targets = inputs()
+    hidden.requires_grad_(trained[0])
+    head.weight.requires_grad_(trained[1])
+    for loss in (linear_cross_entropy_sum(hidden, head, targets), linear_cross_entropy(hidden, head, targets).sum()):
+        assert loss.requires_grad == any(trained)
+        if any(trained):
+            loss.backward()
+    assert [hidden.grad is not None, head.weight.grad is not None] == list(trained)
+
+
+def test_a_tied_weight_gets_both_of_its_gradients() -> None:
+    """The embedding and the head are one matrix."""
+    _, head, targets = inputs()
+    ids = torch.arange(ROWS) % VOCABULARY
+    found = torch.autograd.grad(linear_cross_entropy_sum(head.weight[ids], head, targets), head.weight)
+    wanted = torch.autograd.grad(by_the_equation(head.weight[ids], head, targets, Shape()).sum(), head.weight)
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=GOLDEN)
+
+
+def test_no_rows() -> None:
+    """Zero, with zero gradients."""
+    hidden, head, targets = inputs()
+    loss = linear_cross_entropy_sum(hidden[:0], head, targets[:0])
+    assert float(loss.detach()) == 0
+    assert all(not one.any() for one in gradients(loss, hidden, head))
+    assert linear_cross_entropy(hidden[:0], head, targets[:0]).shape == (0,)
+    assert top_ranked(hidden[:0], head, targets[:0]) == 0
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4, 1e30])
+def test_extreme_logits(size: float) -> None:
+    """Losses and gradients as torch has them, and finite."""
+    hidden, head, targets = inputs()
+    big = (hidden.detach() * size).requires_grad_()
+    found, wanted = linear_cross_entropy_sum(big, head, targets), by_the_equation(big, head, targets, Shape()).sum()
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradients(found, big, head)[0], gradients(wanted, big, head)[0], rtol=1e-8, atol=1e-12)
+
+
+def test_ties() -> None:
+    """Equal logits everywhere: log V a row, and of a tie the first token counts as ranked first, as argmax has it."""
+    hidden = torch.zeros(3, WIDTH, dtype=torch.float64)
+    _, head, _ = inputs()
+    targets = torch.tensor([0, 1, 30])
+    assert linear_cross_entropy(hidden, head, targets).tolist() == pytest.approx([3.4339872044851463] * 3, rel=1e-15)  # ln 31
+    assert top_ranked(hidden, head, targets) == 1
+
+
+def test_any_chunks_give_the_same() -> None:
+    """Whatever the size of chunks, one larger than all rows included."""
+    hidden, head, targets = inputs()
+    one = linear_cross_entropy_sum(hidden, head, targets, Shape(chunk=1))
+    slopes = gradients(one, hidden, head)
+    for chunk in (2, 3, 22, 23, 24, 1000):
+        other = linear_cross_entropy_sum(hidden, head, targets, replace(Shape(), chunk=chunk))
+        torch.testing.assert_close(other, one, rtol=1e-14, atol=0)
+        torch.testing.assert_close(gradients(other, hidden, head), slopes, rtol=GOLDEN, atol=GOLDEN)
+
+
+def test_float32_is_closer_to_the_truth_than_torch() -> None:
+    """Over 49,152 tokens: error of loss and gradient against float64 no larger than that of torch's own float32."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(96, 64, generator=generator), torch.randn(49152, 64, generator=generator) / 8
+    targets = torch.randint(49152, (96,), generator=generator)
+
+    def both(kind: torch.dtype, fast: bool) -> tuple[float, Tensor]:
+        at = hidden.to(kind).requires_grad_()
+        head = Head(weight.to(kind))
+        loss = linear_cross_entropy_sum(at, head, targets) if fast else cross_entropy(at @ head.weight.t(), targets, reduction="sum")
+        loss.backward()
+        assert at.grad is not None
+        return float(loss.detach()), at.grad.double()
+
+    true_loss, true_slope = both(torch.float64, fast=False)
+    ours, theirs = both(torch.float32, fast=True), both(torch.float32, fast=False)
+    assert abs(ours[0] - true_loss) <= abs(theirs[0] - true_loss)
+    assert (ours[1] - true_slope).norm() <= 1.05 * (theirs[1] - true_slope).norm()
+    assert (ours[1] - true_slope).norm() <= 1e-5 * true_slope.norm()
+
+
+def test_nothing_of_rows_by_vocabulary_is_kept() -> None:
+    """What autograd saves for the backward pass is the size of the hidden states, however large the vocabulary."""
+    saved: list[int] = []
+    hidden, weight = torch.randn(512, 4, requires_grad=True), torch.randn(5000, 4)
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one.numel()) or one, lambda one: one):
+        linear_cross_entropy_sum(hidden, Head(weight), torch.zeros(512, dtype=torch.int64))
+    assert saved == [512 * 4]
+
+
+def test_rows_of_a_chunk() -> None:
+    """32 MB of logits: 32 * 2^20 / (49152 * 4) = 170.7, in sixteens 160; never under 16; what is asked for."""
+    assert Shape().rows(49152, 4) == 160
+    assert Shape().rows(10_000_000, 4) == 16
+    assert Shape(chunk=7).rows(49152, 4) == 7
+
+
+def test_under_autocast_as_a_linear_layer_would_be() -> None:
+    """bfloat16 products, float32 losses, gradients in the format of what they belong to."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20, WIDTH, generator=generator).requires_grad_()
+    head = Head(torch.randn(VOCABULARY, WIDTH, generator=generator).requires_grad_())
+    targets = torch.randint(VOCABULARY, (20,), generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear_cross_entropy_sum(hidden, head, targets)
+        wanted = cross_entropy(torch.nn.functional.linear(hidden, head.weight).float(), targets, reduction="sum")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    for ours, theirs in zip(gradients(found, hidden, head), gradients(wanted, hidden, head), strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 1e-2 * theirs.norm()
