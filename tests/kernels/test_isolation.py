@@ -52,13 +52,15 @@ def exact_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda logits, dim=None, dtype=None, **rest: plain(logits, dim=dim, **rest))
 
 
-def run(flash_attn: str, **changes: bool) -> SimpleNamespace:
+def run(flash_attn: str, **changes: bool | None) -> SimpleNamespace:
     """As much of a configuration as a plan reads."""
-    choice = {"packing": True, "neat_packing": True, "padding_free": False, "shift_attn": False, **changes}
+    choice = {"packing": True, "neat_packing": True, "padding_free": False, "shift_attn": False, "ignore_pad_token_for_loss": True,
+              **changes}
     return SimpleNamespace(
         model=SimpleNamespace(flash_attn=flash_attn, shift_attn=choice["shift_attn"]),
         data=SimpleNamespace(packing=choice["packing"], neat_packing=choice["neat_packing"]),
-        batching=SimpleNamespace(padding_free=choice["padding_free"]))
+        batching=SimpleNamespace(padding_free=choice["padding_free"]),
+        loss=SimpleNamespace(ignore_pad_token_for_loss=choice["ignore_pad_token_for_loss"]))
 
 
 def tiny(kind: str, attention: str | None = None) -> nn.Module:
@@ -259,7 +261,7 @@ def test_models_that_cannot_are_refused_or_padded_with_the_reason(kind: str) -> 
                                    "false to let them see each other")
     padded = plan(run("auto", packing=False, padding_free=True), model)
     assert not padded.flat
-    assert padded.reasons[0].endswith(f"sequences are padded in spite of padding_free: {reason}")
+    assert padded.reasons[0].endswith(f"sequences are padded: {reason}")
     assert not plan(run("auto", neat_packing=False), model).flat
 
 

@@ -8,6 +8,7 @@ import torch
 
 from tunewright.data.collate import Example, collate_flat, collate_padded
 from tunewright.kernels.packed_attention import Rule, attend_segments, register
+from tunewright.kernels.prefix_sharing import segments
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 
@@ -33,7 +34,7 @@ def test_segments_equal_the_masked_softmax(bounds: list[int], window: int | None
     torch.manual_seed(1)
     query, key, value = (torch.randn(1, heads, 9, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
     expected = naive(query, key, value, bounds, window)
-    actual = attend_segments(query, key, value, bounds, Rule(window=window))
+    actual = attend_segments(query, key, value, segments(torch.tensor(bounds), None), Rule(window=window))
     assert torch.allclose(actual, expected, atol=1e-12)
     probe = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, (query, key, value), probe)

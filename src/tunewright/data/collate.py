@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class Batch:
     """input_ids, labels, position_ids [B, S] int64 (or [1, T] laid end to end); attention_mask [B, S] int64 or None.
 
     `bounds` [N + 1] int32: where each segment begins and the last one ends, on a [1, T] batch; None on a padded one.
+    `prefixes` [N] int32, beside `bounds`: segment n continues after the first prefixes[n] tokens of the nearest segment before it that
+    is by itself, which has 0; None where all are.
     """
 
     input_ids: torch.Tensor
@@ -45,11 +48,13 @@ class Batch:
     attention_mask: torch.Tensor | None
     bounds: torch.Tensor | None
     sample_ids: tuple[int, ...]
+    prefixes: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel()
+        """Tokens of the rows, without padding; one that several rows share counts for each of them."""
+        shared = 0 if self.prefixes is None else int(self.prefixes.sum())
+        return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel() + shared
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's data loader calls this."""
@@ -59,7 +64,7 @@ class Batch:
             attention_mask=None if mask is None else mask.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; `bounds` stays on the CPU, where kernels read it as numbers."""
+        """The same batch on `device`; `bounds` and `prefixes` stay on the CPU, where kernels read them as numbers."""
         return replace(
             self,
             input_ids=self.input_ids.to(device, non_blocking=True),
@@ -96,6 +101,48 @@ def collate_flat(examples: Sequence[Example]) -> Batch:
         bounds=torch.from_numpy(bounds.astype(np.int32)),
         sample_ids=tuple(example.sample_id for example in examples),
     )
+
+
+SHORTEST_SHARED: Final = 8
+"""Tokens from which on a beginning is shared: for fewer, putting the keys together costs what it saves."""
+
+
+def collate_flat_shared(examples: Sequence[Example]) -> Batch:
+    """`collate_flat`, but a segment that begins as an earlier one does (a system prompt, tools) continues that one instead of repeating it.
+
+    What is shared carries no label of the later segment, and neither does the token after it, so every target still has its predictor
+    right before it. Which tokens a segment shares depends on it and on the nearest one before it that stands by itself.
+    """
+    rows = [(example.input_ids[start:end], example.labels[start:end])
+            for example in examples for start, end in pairwise(example.bounds.tolist())]
+    root, prefixes = rows[0], [0]
+    for row in rows[1:]:
+        shared = _shared(root[0], *row)
+        prefixes.append(shared if shared >= SHORTEST_SHARED else 0)
+        root = root if prefixes[-1] else row
+    if not any(prefixes):
+        return collate_flat(examples)
+    own = [(ids[prefix:], labels[prefix:]) for (ids, labels), prefix in zip(rows, prefixes, strict=True)]
+    lengths = [len(ids) for ids, _ in own]
+    positions = np.concatenate([np.arange(prefix, prefix + length) for prefix, length in zip(prefixes, lengths, strict=True)])
+    return Batch(
+        input_ids=_row([ids for ids, _ in own]),
+        labels=_row([labels for _, labels in own]),
+        position_ids=torch.from_numpy(positions.astype(np.int64)).unsqueeze(0),
+        attention_mask=None,
+        bounds=torch.from_numpy(np.cumsum([0, *lengths]).astype(np.int32)),
+        sample_ids=tuple(example.sample_id for example in examples),
+        prefixes=torch.tensor(prefixes, dtype=torch.int32),
+    )
+
+
+def _shared(root: NDArray[np.int32], ids: NDArray[np.int32], labels: NDArray[np.int32]) -> int:
+    """Tokens at the beginning of a row that are the root's too, and end before the token that precedes the row's first label."""
+    most = min(len(root), len(ids))
+    differing = np.flatnonzero(root[:most] != ids[:most])
+    trained = np.flatnonzero(labels != IGNORE_INDEX)
+    first_label = int(trained[0]) if len(trained) else len(ids)
+    return max(0, min(int(differing[0]) if len(differing) else most, first_label - 1))
 
 
 def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: int = IGNORE_INDEX,

@@ -3,22 +3,23 @@
 Naive equivalent: softmax(q k^T * scale + M) v with M = 0 where query and key lie in the same segment, the key is not after
 the query (and not further back than a sliding window), else -inf. Here the blocks outside the segments are never computed, so
 the cost is the sum of the squared lengths of the segments instead of the square of their sum. Results differ from the
-masked form only in the order of summation.
+masked form only in the order of summation. A segment may continue the beginning of an earlier one: `kernels.prefix_sharing`.
 
 Registered through transformers' attention interface under `NAME`; no model code is changed.
-Axes: H query heads, G key heads, T positions of the whole row, D head width, L length of one segment.
+Axes: H query heads, G key heads, T positions of the whole row, D head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.errors import require
+from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask, segments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,19 +39,20 @@ def register() -> str:
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                      **settings: Any) -> tuple[Tensor, None]:
-    """query [1, H, T, D], key and value [1, G, T, D], `cu_seq_lens_q` [N + 1] in `settings` -> [1, T, H, D], None.
+    """query [1, H, T, D], key and value [1, G, T, D] -> [1, T, H, D], None.
 
+    `settings` hold `cu_seq_lens_q` [N + 1], and `prefix_lens` [N] where a segment continues another (`kernels.prefix_sharing`).
     Without `cu_seq_lens_q` (padded batches, generation) this is transformers' own SDPA attention. Raises `InputError` for a model that
     masks more than its configuration says, which bounds cannot express.
     """
-    bounds = settings.pop("cu_seq_lens_q", None)
+    bounds, prefix_lens = settings.pop("cu_seq_lens_q", None), settings.pop("prefix_lens", None)
     rule = Rule(settings.get("scaling"), settings.get("sliding_window"), settings.get("dropout", 0.0))
     if bounds is not None:
         demand_plain(module, attention_mask)
-        return attend_segments(query, key, value, bounds.tolist(), rule), None
+        return attend_segments(query, key, value, segments(bounds, prefix_lens), rule), None
     demand_bounds(module)
     if attention_mask is None and rule.window is not None and key.shape[2] > rule.window:
-        attention_mask = band(key.shape[2], rule.window, query.device)[key.shape[2] - query.shape[2]:]
+        attention_mask = seen_mask(query.shape[2], key.shape[2], rule.window, query.device)
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
@@ -65,17 +67,22 @@ class Rule:
     dropout: float = 0.0
 
 
-def attend_segments(query: Tensor, key: Tensor, value: Tensor, bounds: list[int], rule: Rule) -> Tensor:
-    """Causal attention within [bounds[i], bounds[i + 1]): [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D]."""
+def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Segment], rule: Rule) -> Tensor:
+    """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D].
+
+    Keys of a prefix are copied in front of the segment's own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but
+    take 1.2 times as long for 80 tokens after 150 on a CPU, and products with a softmax of our own 1.1 to 1.3 times.
+    """
     grouped = query.shape[1] != key.shape[1]
-    parts = []
-    for start, end in pairwise(bounds):
-        banded = rule.window is not None and end - start > rule.window
-        mask = band(end - start, rule.window or 0, query.device) if banded else None
-        parts.append(scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], attn_mask=mask, dropout_p=rule.dropout,
-            is_causal=mask is None, scale=rule.scale, enable_gqa=grouped))
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+    found = []
+    by_segment = zip(parts, own(parts, query), seen(parts, key, rule.window), seen(parts, value, rule.window), strict=True)
+    for part, queries, keys, values in by_segment:
+        banded = rule.window is not None and part.length() > rule.window
+        mask = seen_mask(part.length(), keys.shape[2], rule.window, query.device) if part.prefix or banded else None
+        found.append(scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, dropout_p=rule.dropout, is_causal=mask is None, scale=rule.scale,
+            enable_gqa=grouped).transpose(1, 2))
+    return torch.cat(found, dim=1)
 
 
 def demand_bounds(module: nn.Module) -> None:
@@ -89,13 +96,6 @@ def demand_plain(module: nn.Module, attention_mask: Tensor | None) -> None:
     require(attention_mask is None and getattr(module, "is_causal", True),
             "the model makes an attention mask of its own, so the rows of one sequence cannot be kept apart",
             mend=_PADDED)
-
-
-def band(length: int, window: int, device: torch.device) -> Tensor:
-    """[L, L] bool, true where a query may look: its own position and `window - 1` before it."""
-    positions = torch.arange(length, device=device)
-    distance = positions[:, None] - positions[None, :]
-    return (distance >= 0) & (distance < window)
 
 
 def _mask_of_padded_batches(*args: Any, attention_mask: Tensor | None = None, **settings: Any) -> Tensor | None:

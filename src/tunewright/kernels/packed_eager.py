@@ -11,12 +11,12 @@ Axes: H query heads, G key heads, T positions of the whole row, D head width.
 from __future__ import annotations
 
 import sys
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from tunewright.kernels.packed_attention import band, demand_bounds, demand_plain
+from tunewright.kernels.packed_attention import demand_bounds, demand_plain
+from tunewright.kernels.prefix_sharing import own, seen, seen_mask, segments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,28 +37,30 @@ def register() -> str:
 
 def packed_eager_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
                            **settings: Any) -> tuple[Tensor, None]:
-    """query [1, H, T, D], key and value [1, G, T, D], `cu_seq_lens_q` [N + 1] in `settings` -> [1, T, H, D], None.
+    """query [1, H, T, D], key and value [1, G, T, D] -> [1, T, H, D], None.
 
+    `settings` hold `cu_seq_lens_q` [N + 1], and `prefix_lens` [N] where a segment continues another (`kernels.prefix_sharing`).
     Without `cu_seq_lens_q` (padded batches, generation) this is the model's eager attention. Raises `InputError` for a model that masks
     more than its configuration says, which bounds cannot express.
     """
     eager = getattr(sys.modules[type(module).__module__], EAGER)
-    bounds = settings.pop("cu_seq_lens_q", None)
+    bounds, prefix_lens = settings.pop("cu_seq_lens_q", None), settings.pop("prefix_lens", None)
     window = settings.get("sliding_window")
     if bounds is None:
         demand_bounds(module)
-        mask = _mask(key.shape[2], window, query)[:, :, -query.shape[2]:] if attention_mask is None else attention_mask
+        mask = _mask(query, key, window) if attention_mask is None else attention_mask
         return eager(module, query, key, value, mask, **settings)[0], None
     demand_plain(module, attention_mask)
-    parts = [eager(module, query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], _mask(end - start, window, query),
-                   **settings)[0] for start, end in pairwise(bounds.tolist())]
-    return torch.cat(parts, dim=1), None
+    parts = segments(bounds, prefix_lens)
+    found = [eager(module, queries, keys, values, _mask(queries, keys, window), **settings)[0]
+             for queries, keys, values in zip(own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)]
+    return torch.cat(found, dim=1), None
 
 
-def _mask(length: int, window: int | None, like: Tensor) -> Tensor:
-    """[1, 1, L, L] to add to the logits: 0 where a query may look, the least number elsewhere."""
-    seen = band(length, length if window is None else window, like.device)
-    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, torch.finfo(like.dtype).min)[None, None]
+def _mask(query: Tensor, key: Tensor, window: int | None) -> Tensor:
+    """query [1, H, R, D], key [1, G, K, D] -> [1, 1, R, K] to add to their logits: 0 where a query may look, the least number elsewhere."""
+    seen = seen_mask(query.shape[2], key.shape[2], window, query.device)
+    return query.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(query.dtype).min)[None, None]
 
 
 def _mask_of_padded_batches(*args: Any, attention_mask: Tensor | None = None, **settings: Any) -> Tensor | None:
