@@ -1,0 +1,49 @@
+"""The first pass through compiled layers, before the run begins: what it costs is told, and training meets code that is there.
+
+torch.compile makes code when it first meets an input, and may lay it out for that input's size. The input is therefore the same for
+every run, so that a resumed run gets the very code of the run that it resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tunewright.data.collate import Example
+from tunewright.data.records import IGNORE_INDEX
+from tunewright.engine.batches import Window
+from tunewright.engine.step import Machinery, accumulate
+from tunewright.kernels.compilation import compiled_graphs, keep_cache
+
+if TYPE_CHECKING:
+    from tunewright.config.run import RunConfig
+    from tunewright.engine.batches import Collate
+    from tunewright.stages.stage import Stage
+
+_LENGTHS: Final = (48, 32)
+_TOKENS: Final = 100
+"""Every vocabulary has as many."""
+
+
+def compile_first(machinery: Machinery, stage: Stage, collate: Collate, run: RunConfig) -> str:
+    """Run forward and backward on a made-up batch of the layout that the run has, as every rank does; returns what it cost.
+
+    Gradients are dropped; random numbers are used, so this comes before the run's seed is set.
+    """
+    graphs, began = compiled_graphs(), time.monotonic()
+    batch = collate([_row(length) for length in _LENGTHS[:run.batching.per_device_train_batch_size]])
+    accumulate(replace(machinery, stage=stage), Window((batch,), 0, False), float(sum(_LENGTHS)))
+    machinery.optimizer.zero_grad()
+    backend = run.kernels.backend
+    kept = f"; kept in {keep_cache()}" if backend == "inductor" else ""
+    return f"torch_compile: {backend} compiled {compiled_graphs() - graphs} graphs in {time.monotonic() - began:.1f} s{kept}"
+
+
+def _row(length: int) -> Example:
+    ids = np.arange(length, dtype=np.int32) % _TOKENS
+    labels = ids.copy()
+    labels[0] = IGNORE_INDEX
+    return Example(ids, labels, np.array([0, length], dtype=np.int32), 0)
