@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from tunewright.engine.state import TrainState
 
 
+class BatchTooLargeError(OutOfMemoryError):
+    """There was not enough memory for a micro-batch: smaller ones may do."""
+
+
 @contextmanager
 def memory_told(batch: Batch) -> Iterator[None]:
-    """Turn a failed allocation in the block into OutOfMemoryError (exit code 3) that says how large the batch was.
+    """Turn a failed allocation in the block into BatchTooLargeError (exit code 3) that says how large the batch was.
 
     torch raises a RuntimeError of its own for the host's memory; every other RuntimeError is passed on.
     """
@@ -37,12 +41,12 @@ def memory_told(batch: Batch) -> Iterator[None]:
         raise _told(batch) from error
 
 
-def _told(batch: Batch) -> OutOfMemoryError:
+def _told(batch: Batch) -> BatchTooLargeError:
     rows, positions = batch.input_ids.shape
     mend, half = "use a smaller cutoff_len, or gradient_checkpointing: true", len(batch.sample_ids) // 2
     if half:
         mend = f"per_device_train_batch_size: {half} with twice the gradient_accumulation_steps computes the same; or {mend}"
-    return OutOfMemoryError(
+    return BatchTooLargeError(
         f"out of memory on a batch of {len(batch.sample_ids)} rows ({rows} x {positions} positions, {batch.num_tokens} tokens)", mend=mend)
 
 
