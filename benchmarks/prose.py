@@ -13,6 +13,7 @@ import random
 import re
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _SEED = 11
@@ -24,7 +25,7 @@ _LONGEST_WORDS = 900
 
 def write_rows(path: Path, count: int) -> None:
     """Write `count` Alpaca rows to `path` (.jsonl), the same for each call on one version of Python."""
-    words = _words()
+    words = library_words()
     draw = random.Random(_SEED)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
@@ -51,7 +52,8 @@ def _name(draw: random.Random) -> str:
     return "".join(draw.choice("bcdfghklmnprstvwz") + draw.choice("aeiou") for _ in range(draw.randint(2, 4))).capitalize()
 
 
-def _words() -> list[str]:
+@cache
+def library_words() -> list[str]:
     """Every word of the library's text with the white space behind it."""
     return [found for text in _texts() for found in re.findall(r"\S+\s*", text)]
 

@@ -3,7 +3,7 @@
     python scripts/generate.py --write | --check | --adopt-demo-report REPORT
 
 docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations, docs/templates.md from the table of
-templates; the registry of effect tests from
+templates, docs/benchmarks.md from benchmarks/results; the registry of effect tests from
 the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
@@ -80,6 +80,14 @@ def templates() -> str:
     return templates_text()
 
 
+def benchmarks() -> str:
+    """The figures in benchmarks/results as tables."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.table import page
+
+    return page(ROOT / "benchmarks" / "results")
+
+
 def effects() -> str:
     """Parameter -> the test marked `@effect("parameter")`, by reading the tests without running them."""
     found: dict[str, str] = {}
@@ -106,6 +114,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "src/tunewright/dialects/effects.json": effects,
     "docs/coverage.md": coverage,
     "docs/templates.md": templates,
+    "docs/benchmarks.md": benchmarks,
     "README.md": readme,
 }
 
