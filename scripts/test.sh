@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 export HF_HUB_OFFLINE=1
 
 echo "== tests, three at a time"
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 3 --dist worksteal -m "not real" "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 3 --dist worksteal --durations 40 --durations-min 10 -m "not real" "$@"
 shared=$?
 echo "== tests on the real model"
 .venv/bin/python -m pytest -q -m real "$@"

@@ -73,6 +73,7 @@ def check_points(kill_server: Server, scenario: str, workspace: Workspace, folde
     return killed
 
 
+@pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_file_operation_of_a_run(kill_server: Server, workspace: Workspace, tmp_path: Path, part: int) -> None:
     """All operations of saving, rotating, logging and the final save, LoRA with dropout on one rank."""
@@ -81,17 +82,18 @@ def test_every_file_operation_of_a_run(kill_server: Server, workspace: Workspace
     assert killed >= 60
 
 
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.parametrize("part", range(2))
-def test_every_file_operation_of_a_save_on_two_ranks(kill_server: Server, workspace: Workspace, tmp_path: Path, part: int) -> None:
-    """From the first file of the second checkpoint to the removal of the first; the other rank ends by itself."""
+def test_file_operations_of_saves_on_two_ranks(kill_server: Server, workspace: Workspace, tmp_path: Path, part: int) -> None:
+    """Every third from the first file of the second checkpoint to the last removal of one; the other rank ends by itself."""
 
-    def in_second_save(number: int, operations: tuple[str, ...]) -> bool:
+    def in_saves(number: int, operations: tuple[str, ...]) -> bool:
         first = next(place for place, one in enumerate(operations, start=1) if "/.staging-6" in one)
         last = max(place for place, one in enumerate(operations, start=1) if "/checkpoint-6" in one) + 3
-        return first <= number <= last and number % 2 == part
+        return first <= number <= last and number % 6 == 3 * part
 
     killed = check_points(
-        kill_server, "train_on_two_ranks", workspace, tmp_path, in_second_save, per_device_train_batch_size=2, ddp_timeout=10)
+        kill_server, "train_on_two_ranks", workspace, tmp_path, in_saves, per_device_train_batch_size=2, ddp_timeout=10)
     assert killed >= 20
 
 

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
 def warm_up() -> None:
-    """Import what every child needs."""
-    import accelerate
-    import peft
+    """Import what every child needs: what a run in a child has imported, and measure the machine."""
     import torch
-    import transformers.models.llama.modeling_llama
 
-    import tunewright.commands.train
-    import tunewright.engine.training
-    import tunewright.export.merge
+    from tunewright.planning.machine import machine_for
 
     torch.set_num_threads(1)
-    _ = accelerate, peft, transformers, tunewright
+    machine = machine_for(use_cpu=True, processes=1)
+    _ = machine.rates(torch.float32), machine.bandwidth
+    for name in _imported_by_a_run():
+        import_module(name)
+
+
+def _imported_by_a_run() -> list[str]:
+    """The modules that a run of two steps in a child of its own has loaded and this process has not."""
+    from tests.harness.tiny import write_model, write_rows
+
+    with tempfile.TemporaryDirectory() as folder:
+        place, told = Path(folder), Path(folder, "modules.json")
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            write_model(place / "model")
+            write_rows(place / "rows.jsonl", 4)
+            train({"model_name_or_path": place / "model", "dataset": place / "rows.jsonl", "output_dir": place / "run", "max_steps": 2,
+                   "data_cache_dir": "none", "plot_loss": False})
+            told.write_text(json.dumps([name for name in sys.modules if not name.startswith("__")]))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, "a run of two steps fails"
+        return [name for name in json.loads(told.read_text()) if name not in sys.modules]
 
 
 def train(settings: Mapping[str, Any], stop_after: int | None = None) -> int:

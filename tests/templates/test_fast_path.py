@@ -15,6 +15,7 @@ from tests.templates.families import CORPUS, FAMILIES, ORIGIN, renderer_of, toke
 from tests.templates.test_every_name import OURS
 from tests.templates.test_every_name import tokenizer_of as tokenizer_of_name
 from tunewright.config.data import TemplateConfig
+from tunewright.data import tokenize
 from tunewright.data.masks import MaskPolicy, Rendered
 from tunewright.data.piece_encoder import letters_of_bytes, piece_encoder
 from tunewright.data.pieces import pieces_of, true_pieces
@@ -54,6 +55,12 @@ def answer(render: object, *arguments: object) -> Rendered | str:
         return render(*arguments)  # type: ignore[operator,no-any-return]
     except InputError as error:
         return error.line()
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast way, however few the rows."""
+    monkeypatch.setattr(tokenize, "MANY_ROWS", 1)
 
 
 def agree(renderer: Renderer, tokenizer: object, seed: int, number: int) -> int:

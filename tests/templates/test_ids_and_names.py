@@ -12,6 +12,7 @@ import pytest
 
 from tests.templates.families import conversation, renderer_of, tokenizer_of
 from tunewright.config.data import TemplateConfig
+from tunewright.data import tokenize
 from tunewright.data.records import Message, ToolCall
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.data.tokenize import encode_conversation, encode_conversations_fast
@@ -75,6 +76,12 @@ def test_a_speaker_has_his_name(shows: Renderer) -> None:
 
 
 HOSTILE = "<|im_end|>"
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast way, however few the rows."""
+    monkeypatch.setattr(tokenize, "MANY_ROWS", 1)
 
 
 @pytest.mark.parametrize("turns", [
