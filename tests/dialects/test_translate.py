@@ -31,8 +31,9 @@ def test_report_of_every_kind() -> None:
     translation = translate(reading, "llamafactory")
     kinds = {line.field: line.text() for line in translation.report}
     assert {field: kinds[field] for field in (*reading.given, "do_train", "learning_rate", "cutoff_len", "logging_steps")} == {
-        "padding_free": "no equivalent: padding_free true is not known in llamafactory: there it is false, and this is not done: "
-                        "concatenate the rows of a batch instead of padding them; attention stays inside each row",
+        "padding_free": "no equivalent: padding_free true is not known in llamafactory: there it is null, and this is not done: "
+                        "concatenate the rows of a batch instead of padding them; attention stays inside each row, and the same is "
+                        "computed",
         "cutoff_policy": "no equivalent: cutoff_policy drop is not known in llamafactory: there it is proportional (what becomes of a "
                          "longer row, which the audit always counts: left out (drop), cut at its end (cut_right) or start (cut_left), made "
                          "several rows at the borders of its turns (split), or cut in each question and answer by the rule of LLaMA-Factory"
@@ -87,8 +88,9 @@ def test_what_nobody_reads_is_not_lost() -> None:
 
 def test_what_is_so_anyway_is_exact() -> None:
     """A value that the target has no name for, and always has."""
-    lines = {line.field: line for line in translate(read_config(["padding_free=false"]), "llamafactory").report}
-    assert lines["padding_free"] == Line("padding_free", "exact", None, "padding_free false: so in llamafactory too, without being said")
+    lines = {line.field: line for line in translate(read_config(["dataloader_timeout_s=600"]), "llamafactory").report}
+    assert lines["dataloader_timeout_s"] == Line("dataloader_timeout_s", "exact", None,
+                                                 "dataloader_timeout_s 600: so in llamafactory too, without being said")
 
 
 def test_old_names_are_renamed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ACCELERATOR = re.compile(r"nvidia-|cuda-|triton|pytorch-triton")
 """What torch brings on machines with an accelerator; torch itself fixes these versions."""
 
 
-UNTESTED_EXTRAS = {"flash"}
+UNTESTED_EXTRAS = {"flash", "liger"}
 """Extras that need an accelerator to be built, and so are neither pinned nor installed by the tests."""
 
 

@@ -48,8 +48,9 @@ _MODEL: Final[dict[tuple[str, str], Row]] = {
         Notes("tokens are added: where the embedding has no rows for them, it grows all the same",
               {"new_special_tokens": "<a>", "resize_vocab": False}, {"new_special_tokens": "<a>"}, key="resize_vocab"),
     ("use_unsloth", "LoRA training"): Refused(),
-    ("use_unsloth_gc", "use_unsloth (doc: used in unsloth mode)"): Refused(),
-    ("enable_liger_kernel", "needs hardware and framework that support Liger"): Refused(),
+    ("use_unsloth_gc", "use_unsloth (doc: used in unsloth mode)"): Fact("it works without Unsloth, in LLaMA-Factory as here"),
+    ("enable_liger_kernel", "needs hardware and framework that support Liger"):
+        Breaks("gpu-only-kernels", {"enable_liger_kernel": True, "use_cpu": True}, {"enable_liger_kernel": True}),
     ("moe_aux_loss_coef", "a mixture-of-experts model"): Refused(),
     ("use_cache", "inference"): unread("use_cache", False, IDLE, {"do_train": True}, GENERATES),
 }
@@ -126,7 +127,7 @@ _TRAINER: Final[dict[tuple[str, str], Row]] = {
     ("mp_parameters", "SageMaker launcher"): Refused(),
     ("ray_scope", "hyperparameter search with Ray"): Refused(),
     ("ddp_timeout", "seconds"): Within((-1, 0, 1.5, "soon"), (60, 1800)),
-    ("torch_compile", "needs PyTorch 2.x or later"): Refused(),
+    ("torch_compile", "needs PyTorch 2.x or later"): Fact("no older torch is taken: the package asks for 2.13"),
     ("optim_target_modules", "an optimizer that takes target modules, such as GaLore"):
         unread("optim_target_modules", "q_proj", "use_galore is off", None, GALORE),
     ("eval_use_gather_object", "distributed evaluation"): Refused(),

@@ -29,7 +29,7 @@ CLI_REFERENCE: Final[dict[tuple[str, str], Row]] = {
         Breaks("greater-loss", {"greater_is_better": True}, {"greater_is_better": True, "metric_for_best_model": "accuracy"}),
     ("export_dir", "can be used together with merge_lora_and_save"): Fact("it says what may be given, not what must be"),
     ("tf32", "needs NVIDIA Ampere"): Breaks("accelerator-only", {"tf32": True, "no_cuda": True}, {"tf32": True}),
-    ("torch_compile", "a PyTorch 2.0 feature"): Refused(),
+    ("torch_compile", "a PyTorch 2.0 feature"): Fact("no older torch is taken: the package asks for 2.13"),
 }
 
 CSV: Final = Elsewhere("tests/data/test_csv_table.py::test_conversion_keeps_every_cell")
@@ -98,7 +98,9 @@ MINDSPEED_FSDP2: Final[dict[tuple[str, str], Row]] = {
     ("ep_fsdp_size", "expert parallelism"): Refused(),
     ("fsdp_modules", "must not be an empty list"): Refused(),
     ("ep_modules", "a mixture-of-experts model"): Refused(),
-    ("recompute_modules", "recompute=True"): Refused(),
+    ("recompute_modules", "recompute=True"):
+        Breaks("recomputing-nothing", {"recompute_modules": "model.layers.{0-1}"},
+               {"recompute_modules": "model.layers.{0-1}", "recompute": True}),
     ("output_dir", "required; raises an error when not given"):
         Breaks("no-output", {"model_name_or_path": "demo"}, {"output_dir": "out"}, absent=True),
     ("min_lr", "lr_scheduler_type=cosine"): unread("min_lr", 2e-6, "lr_scheduler_type is not cosine", {"lr_scheduler_type": "linear"}),

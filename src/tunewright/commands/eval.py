@@ -115,11 +115,14 @@ def evaluate_model(
     from tunewright.engine.assemble import collation, is_pinned, loading, share
     from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
     from tunewright.engine.number_formats import evaluation_dtype
+    from tunewright.kernels.plan import apply, hasten_to_evaluate
     from tunewright.stages.load import load_stage
     from tunewright.stages.stage import Role
 
     batching, device = config.batching, model.device
-    collate = collation(flat=False, pad_token_id=int(tokenizer.pad_token_id))
+    is_flat = apply(replace(config, data=replace(config.data, packing=False)), model).flat  # evaluation sets are never packed
+    hasten_to_evaluate(config, model)
+    collate = collation(flat=is_flat, pad_token_id=int(tokenizer.pad_token_id))
     plan = EvaluationPlan(
         share(batching.per_device_eval_batch_size, 1, ranks), loading(batching, collate, pinned=is_pinned(config)), device, ranks,
         accuracy=config.evaluation.compute_accuracy, autocast=lambda: _autocast(config.precision, device),

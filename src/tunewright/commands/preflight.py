@@ -208,6 +208,14 @@ def graph_packages(run: RunConfig) -> list[Problem]:
     return _caught("export_onnx", demand_packages) if run.export.export_onnx else []
 
 
+def kernel_packages(run: RunConfig) -> list[Problem]:
+    """The compiler and the packages that the run's kernels need."""
+    from tunewright.kernels.hardware import demand_packages
+    from tunewright.kernels.liger import asked_by
+
+    return _caught(asked_by(run.kernels) or "torch_compile", partial(demand_packages, run.kernels))
+
+
 def token_descriptions(run: RunConfig) -> list[Problem]:
     """The file of new special tokens."""
     from tunewright.models.new_tokens import read_descriptions
@@ -259,6 +267,8 @@ _INSPECTIONS: Mapping[Purpose, tuple[Inspection, ...]] = {
     "train": (
         Inspection(schedule_arguments, ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps", "warmup_ratio")),
         Inspection(optimizer_arguments, ("optim", "optim_args")),
+        Inspection(kernel_packages, ("torch_compile", "torch_compile_backend", "torch_compile_mode", "enable_liger_kernel",
+                                     "use_fused_rotary_pos_emb")),
         _MODEL, _TOKENS, _FEW_BITS["train"], _TEMPLATE, _ADAPTERS,
         Inspection(tuned_modules, (*_OF_MODELS, "finetuning_type", "adapter_name_or_path", "create_new_adapter")),
         Inspection(room, (*_OF_MODELS, "finetuning_type", "lora_target", "lora_rank", "output_dir", "optim", "pure_bf16")),

@@ -76,6 +76,7 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     from tunewright.engine.run_lock import locked
     from tunewright.engine.signals import stop_on_signals
     from tunewright.errors import Preempted
+    from tunewright.kernels.hardware import demand_device
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, demand_determinism, process_group
 
@@ -83,6 +84,8 @@ def train(run: RunConfig, notes: Sequence[str] = ()) -> Metrics:
     say = configure_logging(ranks, levels_of(run.logging)).info
     quiet_transformers()
     prepare_device(run.precision, use_cpu=run.run.use_cpu)
+    if run.run.do_train:
+        demand_device(run.kernels, use_cpu=run.run.use_cpu)
     if run.run.full_determinism:
         demand_determinism()
     output_dir = Path(str(run.run.output_dir)).expanduser()
@@ -109,12 +112,17 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Me
     from tunewright.engine.cards import card_facts, write_card
     from tunewright.engine.resume import begin
     from tunewright.engine.training import execute, prepare
+    from tunewright.planning.decide import decide
 
     stop, say, uploads = around
     start = begin(run, ranks, say)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
+    if rows.prepared.train is not None:
+        run, estimate = decide(run, rows.prepared.train, ranks, None if start.checkpoint is None else start.checkpoint.settings)
+        for line in estimate:
+            say(line)
     parts = replace(_open(run, rows, start), uploads=uploads)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
@@ -168,9 +176,12 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
         save_trained,
     )
     from tunewright.engine.training import Parts
-    from tunewright.kernels.plan import apply
+    from tunewright.kernels.plan import apply, hasten, offload, share_beginnings
+    from tunewright.kernels.recompute import LAYERS
+    from tunewright.kernels.variants import choose_variants, computes_on_gpu
     from tunewright.models.load import load_model
     from tunewright.models.scratch import initialise_model
+    from tunewright.planning.recomputation import recompute_as_asked
     from tunewright.quantization.quantizer import quantizer
     from tunewright.stages.load import load_stage
 
@@ -184,9 +195,16 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
                           quantizer=quantizer(run.quantization, run.precision, use_cpu=run.run.use_cpu))
     demand_mergeable(base, run)
     kernels = apply(run, base)
+    kernels = kernels.told(choose_variants(run.kernels, base, on_gpu=computes_on_gpu(use_cpu=run.run.use_cpu)))
     model = make_trainable(base, run, checkpoint=checkpoint, tokenizer=tokenizer)
-    if run.precision.gradient_checkpointing:
+    recomputes_layers = run.precision.gradient_checkpointing and run.precision.recompute_modules == LAYERS
+    if recomputes_layers:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
+        if run.kernels.use_unsloth_gc:
+            kernels = kernels.told(offload(run, model))
+    kernels = share_beginnings(run, kernels.told(hasten(run, model)), model)
+    if run.precision.gradient_checkpointing and not recomputes_layers:
+        kernels = kernels.told((recompute_as_asked(model, run.precision),))
     template = None if renderer is None else renderer.source
     return Parts(run, load_stage(run.run.stage, run.loss.label_smoothing_factor), model, tokenizer, renderer, rows.prepared, kernels, start,
                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))

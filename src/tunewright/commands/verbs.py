@@ -13,6 +13,7 @@ COMMANDS: Final = Registry("command", (
     Entry("chat", "tunewright.commands.chat:run", "Talk to a model in the terminal."),
     Entry("export", "tunewright.commands.export:run", "Merge adapters and write a model that stands alone."),
     Entry("check", "tunewright.commands.check:run", "Find everything wrong with a configuration before a model is opened."),
+    Entry("plan", "tunewright.commands.plan:run", "Estimate the memory and the time that a run will need."),
     Entry("explain", "tunewright.commands.explain:run", "Explain a parameter, or where a run's values come from."),
     Entry("convert", "tunewright.commands.convert:run", "Rewrite a configuration in another vocabulary."),
     Entry("coverage", "tunewright.commands.coverage:run", "Show which names of which vocabulary are honoured."),

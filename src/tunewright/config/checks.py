@@ -12,6 +12,7 @@ from tunewright.config.rules import (
     engine,
     hub,
     inference,
+    kernels,
     mixing,
     optimizer,
     paths,
@@ -26,7 +27,7 @@ from tunewright.config.run import RunConfig
 from tunewright.errors import Problem
 
 RULES: Final[tuple[Rule, ...]] = (
-    *data.RULES, *mixing.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *optimizer.RULES,
+    *data.RULES, *mixing.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *kernels.RULES, *optimizer.RULES,
     *quantization.RULES, *vocabulary.RULES, *paths.RULES, *inference.RULES, *hub.RULES, *unread.RULES)
 
 

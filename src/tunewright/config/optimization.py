@@ -145,6 +145,10 @@ class BatchingConfig:
         -1, "Optimizer steps of the run; a positive number wins over num_train_epochs.", unit="steps", minimum=-1,
         llamafactory="max_steps",
         cli_reference="max_steps", mindspeed_fsdp2="max_steps")
+    auto_find_batch_size: bool = param(
+        False, "Where memory does not suffice, take smaller batches and as many more of them in a step: the planner chooses the first "
+        "size, and running out of memory halves it. The optimizer step sees the same rows.", llamafactory="auto_find_batch_size",
+        recorded=False)
     group_by_length: bool = param(
         False, "Put rows of like length into one batch; the batches come in random order.",
         llamafactory=("group_by_length", Alias("train_sampling_strategy", convert="sampling_strategy", today=True)),
@@ -152,8 +156,9 @@ class BatchingConfig:
     sortish_sampler: bool = param(
         False, "Sort rows by length within 50 batches of random rows at a time, so that batches grow shorter from step to step; "
         "group_by_length has them in random order.", llamafactory="sortish_sampler")
-    padding_free: bool = param(
-        False, "Concatenate the rows of a batch instead of padding them; attention stays inside each row.")
+    padding_free: bool | None = param(
+        None, "Concatenate the rows of a batch instead of padding them; attention stays inside each row, and the same is computed. Absent "
+        "means wherever the model can and padding is not trained.", example="false")
     dataloader_num_workers: int = param(
         0, "Processes that prepare batches.", minimum=0, maximum=512, llamafactory="dataloader_num_workers", recorded=False,
         cli_reference="dataloader_num_workers", sft_json="dataloader_num_workers",
@@ -215,6 +220,13 @@ class PrecisionConfig:
         cli_reference=(Alias("disable_gradient_checkpointing", default=True, convert="negate"), "gradient_checkpointing"),
         sft_json=Alias("gradient_checkpointing", default=True),
         qlora_script=Alias("gradient_checkpointing", default=True), mindspeed_fsdp2="recompute")
+    gradient_checkpointing_auto: bool = param(
+        False, "Decide on gradient_checkpointing before the run: on only if memory would not suffice without, by the planner's estimate. "
+        "May be written gradient_checkpointing: auto.", recorded=False)
+    recompute_modules: tuple[str, ...] = param(
+        ("model.layers.{*}",), "Modules whose activations gradient_checkpointing recomputes: names with {*} for any number, {0-11} for a "
+        "range, {0,2} for some; model.layers.{*} is every decoder layer, whatever the model calls them.",
+        example="model.layers.{0-11}", mindspeed_fsdp2="recompute_modules")
     use_reentrant_gc: bool = param(
         False, "Use the reentrant form of gradient checkpointing; the gradients are the same.",
         llamafactory=(Alias("gradient_checkpointing_kwargs", convert="reentrant_kwargs"),

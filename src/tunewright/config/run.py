@@ -12,6 +12,7 @@ from tunewright.config.checkpoints import (
 from tunewright.config.data import DataConfig, TemplateConfig
 from tunewright.config.hub import HubConfig
 from tunewright.config.inference import ExportConfig, GenerationConfig, InferenceConfig
+from tunewright.config.kernels import KernelsConfig
 from tunewright.config.losses import LossConfig
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.config.optimization import (
@@ -43,6 +44,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

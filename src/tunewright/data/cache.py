@@ -116,6 +116,10 @@ class TokenCache:
         except OSError:
             return None
 
+    def holds(self, fingerprint: Fingerprint) -> bool:
+        """Whether there is an entry, and it is to be used."""
+        return not self.overwrite and (self.folder / fingerprint.digest).is_dir()
+
     def _made(self, fingerprint: Fingerprint, files: Sequence[str], building: Path, build: Build) -> Tokenised:
         entry = self.folder / fingerprint.digest
         try:

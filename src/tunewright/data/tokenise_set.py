@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunewright.data.audit import Note
-from tunewright.data.cache import Built, Report, TokenCache, Tokenised, without_cache
+from tunewright.data.cache import Built, Fingerprint, Report, TokenCache, Tokenised, without_cache
 from tunewright.data.chunks import Choice as Choice
 from tunewright.data.chunks import Lines, Rows, chunks, cores
 from tunewright.data.encoding import Encoder
@@ -74,10 +74,16 @@ class Tokeniser:
 
         if self.cache is None:
             return without_cache(files, build)
+        return self.cache.get(self._key(settled, choice), files, build)
+
+    def is_cached(self, settled: Settled, choice: Choice) -> bool:
+        """Whether the tokens of the chosen rows are in the cache."""
+        return self.cache is not None and self.cache.holds(self._key(settled, choice))
+
+    def _key(self, settled: Settled, choice: Choice) -> Fingerprint:
         seed = None if choice.num_samples is None else choice.seed if choice.before is None else [choice.seed, *choice.before]
         settings = {**self.settings, "max_samples": choice.max_samples, "seed of num_samples": seed}
-        key = fingerprint(settled, self.tokenizer_digest, settings)
-        return self.cache.get(key, files, build)
+        return fingerprint(settled, self.tokenizer_digest, settings)
 
     def _build(self, settled: Settled, choice: Choice, folder: Path) -> Built:
         """Write the shards that `folder` lacks: convert and encode in the worker processes, each of which writes its own."""

@@ -75,7 +75,7 @@ def _option(word: str, rest: list[str]) -> Written:
         return _written(key, value)
     name = split_name(key)[0]
     if is_switch(name):
-        takes = bool(rest) and (rest[0].lower() in ("true", "false", "none", "null") or _is_token(name, rest[0]))
+        takes = bool(rest) and (rest[0].lower() in ("true", "false", "none", "null", "auto") or _is_token(name, rest[0]))
         return _written(key, rest.pop(0) if takes else True)
     if name.startswith("no_") and is_switch(name[3:]):
         takes = bool(rest) and rest[0].lower() in ("true", "false")

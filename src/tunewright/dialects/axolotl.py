@@ -57,8 +57,10 @@ def _packing(value: Any, values: Mapping[str, Any]) -> list[Meant]:
 
 
 def _checkpointing(value: Any, values: Mapping[str, Any]) -> list[Meant]:
+    if isinstance(value, str) and value.lower() in ("offload", "unsloth"):
+        return [Meant("gradient_checkpointing", True), Meant("use_unsloth_gc", True)]
     if isinstance(value, str) and value.lower() not in ("true", "false"):
-        return [Meant("gradient_checkpointing", True), Meant(None, why="activations are recomputed, not moved to the CPU")]
+        return [Meant("gradient_checkpointing", True), Meant(None, why="activations are recomputed, not moved to the disk")]
     return [Meant("gradient_checkpointing", value)]
 
 

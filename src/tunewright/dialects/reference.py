@@ -56,6 +56,9 @@ def _property(row: Row, default: Any) -> dict[str, Any]:
     if param.choices:
         facts["enum"] = [*param.choices, *([None] if row.nullable else [])]
         del facts["type"]
+    if row.field == "gradient_checkpointing":  # `auto` stands for a parameter of its own
+        facts["enum"] = [True, False, "auto"]
+        del facts["type"]
     bounds = {"minimum": param.minimum, "maximum": param.maximum, "exclusiveMinimum": param.above, "exclusiveMaximum": param.below}
     facts |= {key: bound for key, bound in bounds.items() if bound is not None}
     return facts | {"default": default}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunewright.config.derive import data_seed
-from tunewright.data.collate import collate_flat, collate_padded, positions_of_rows, positions_run_on
+from tunewright.data.collate import collate_flat, collate_flat_shared, collate_padded, positions_of_rows, positions_run_on
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.streaming.stream import Stream
 from tunewright.engine.batches import Collate, Examples, Loading, Order, Share, TrainBatches
@@ -52,15 +52,17 @@ def accelerator_for(run: RunConfig, ranks: Ranks) -> Accelerator:
     return accelerator
 
 
-def collation(flat: bool, pad_token_id: int) -> Collate:
-    """How examples become a batch: laid end to end, or padded."""
+def collation(flat: bool, pad_token_id: int, *, shares: bool = False) -> Collate:
+    """How examples become a batch: laid end to end, where rows may share what they begin with alike, or padded."""
+    if shares:
+        return collate_flat_shared
     return collate_flat if flat else partial(collate_padded, pad_token_id=pad_token_id)
 
 
-def training_collation(run: RunConfig, flat: bool, pad_token_id: int) -> Collate:
+def training_collation(run: RunConfig, flat: bool, pad_token_id: int, *, shares: bool = False) -> Collate:
     """The same for training, where padding may be trained too."""
     if flat:
-        return collate_flat
+        return collation(flat, pad_token_id, shares=shares)
     pad_label = IGNORE_INDEX if run.loss.ignore_pad_token_for_loss else pad_token_id
     positions = positions_run_on if run.model.flash_attn == "fa2" else positions_of_rows
     return partial(collate_padded, pad_token_id=pad_token_id, pad_label=pad_label, positions=positions)

@@ -12,15 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from tunewright.adapters.pissa import save_converted
 from tunewright.adapters.updates import adapter_updates
 from tunewright.data.streaming.stream import Stream
 from tunewright.durable import SMALL, storage_errors, sync_directory, sync_file
 from tunewright.engine import assemble, snapshot
-from tunewright.engine.batches import Batches
+from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
+from tunewright.engine.compiling import compile_first
 from tunewright.engine.evaluate import EvaluationPlan
 from tunewright.engine.loop import Timetable, train
+from tunewright.engine.memory import BatchTooLargeError
 from tunewright.engine.neftune import NoisyStage
 from tunewright.engine.number_formats import evaluation_dtype, read_exactly, upcast_norms, weights_in, wide_norms
 from tunewright.engine.optimizers.build import build_optimizer
@@ -33,10 +37,14 @@ from tunewright.engine.schedules import build_schedule
 from tunewright.engine.session import Known, Outlets, Session
 from tunewright.engine.state import TrainState
 from tunewright.engine.step import Machinery
+from tunewright.engine.streams import StreamBatches
 from tunewright.engine.trackers import open_trackers
 from tunewright.errors import InputError, StorageError
 from tunewright.inference.opening import Opened
+from tunewright.kernels.liger import apply_kernels
 from tunewright.models.families import vocabulary_rows
+from tunewright.planning.batches import divisors_below
+from tunewright.planning.estimate import resized
 from tunewright.runtime import LOGGER_NAME, lost_rank_named, seed_everything
 from tunewright.stages.stage import Role
 
@@ -95,7 +103,7 @@ class Job:
 
     parts: Parts
     session: Session
-    batches: Batches
+    batches: TrainBatches | StreamBatches
     timetable: Timetable
     state: TrainState
 
@@ -112,7 +120,7 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     widen_norms(parts)
     accelerator = assemble.accelerator_for(run, ranks)
     pad_token_id = parts.tokenizer.pad_token_id or 0
-    collate = assemble.training_collation(run, parts.kernels.flat, pad_token_id)
+    collate = assemble.training_collation(run, parts.kernels.flat, pad_token_id, shares=parts.kernels.shares_prefixes)
     batches = assemble.training_batches(run, parts.examples, collate, ranks)
     timetable = assemble.timetable(run, batches.steps_per_epoch)
     optimizer = build_optimizer(parts.model, run.optimizer, run.lora, run.run.seed)
@@ -122,9 +130,14 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     policy, wrapped = accelerator.prepare(parts.model, optimizer)
     reduce_gradients_in(policy, run.parallel.reduce_dtype)
     machinery = Machinery(stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
+    say = logging.getLogger(LOGGER_NAME).info
+    if fused := apply_kernels(parts.model, run.kernels):
+        say(f"Liger's kernels: {', '.join(fused)}")
+    if run.kernels.compiles:
+        say(compile_first(machinery, parts.stage, assemble.collation(parts.kernels.flat, pad_token_id), run))
     plan = EvaluationPlan(
         assemble.share(run.batching.per_device_eval_batch_size, 1, ranks),
-        replace(batches.loading, collate=assemble.collation(parts.kernels.flat, pad_token_id)),
+        replace(batches.loading, collate=assemble.collation(parts.kernels.flat, pad_token_id, shares=parts.kernels.shares_prefixes)),
         accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy, dtype=evaluation_dtype(run.precision))
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule, accelerator.scaler)
@@ -233,7 +246,7 @@ def execute(job: Job) -> Metrics:
     try:
         with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
             session.begin(job.state)
-            train(session.machinery, job.batches, job.timetable, session, job.state)
+            job = _trained(job)
     except BaseException:
         session.abandon()
         raise
@@ -243,6 +256,44 @@ def execute(job: Job) -> Metrics:
         load_best(job)
     with storage_errors(parts.start.store.root, SMALL):
         return finish(job)
+
+
+def _trained(job: Job) -> Job:
+    """Train to the end; with auto_find_batch_size in smaller micro-batches wherever memory does not suffice. Returns the job as it ended.
+
+    A failed step has changed neither weights nor state, so the loop enters again where it was.
+    """
+    while True:
+        try:
+            train(job.session.machinery, job.batches, job.timetable, job.session, job.state)
+            return job
+        except BatchTooLargeError as error:
+            smaller = _smaller(job)
+            if smaller is None:
+                raise
+            told = error.message
+        job = smaller
+        batching = job.parts.run.batching
+        job.session.outlets.display.note(
+            f"{told}; auto_find_batch_size: on with {batching.per_device_train_batch_size} rows in a batch and "
+            f"{batching.gradient_accumulation_steps} batches in a step, which computes the same")
+
+
+def _smaller(job: Job) -> Job | None:
+    """The job with micro-batches of at most half as many rows, as many more of them in a step. None where the run did not ask for that,
+    has one row in each, or has several ranks, of which the others would wait for the one that failed."""
+    run, session, ranks = job.parts.run, job.session, job.session.machinery.ranks
+    size = next(iter(divisors_below(run.batching.per_device_train_batch_size)), None)
+    if size is None or not run.batching.auto_find_batch_size or ranks.world_size > 1:
+        return None
+    parts = replace(job.parts, run=resized(run, size))
+    session.machinery.optimizer.zero_grad()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+    settings = parts.settings()
+    session.commit = lambda now: commit(parts, session, settings, now)
+    batches = assemble.training_batches(parts.run, parts.examples, job.batches.loading.collate, ranks)
+    return replace(job, parts=parts, batches=batches)
 
 
 def load_best(job: Job) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tunewright.config.kernels import FAST_PATHS, KernelsConfig
 from tunewright.errors import require
 from tunewright.kernels import isolation
 
@@ -12,15 +15,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunewright.config.run import RunConfig
+    from tunewright.kernels.verdicts import Ask
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """`attention`: implementation name for transformers. `flat`: rows are laid end to end instead of padded."""
+    """`attention`: implementation name for transformers. `flat`: rows are laid end to end instead of padded.
+
+    `shares_prefixes`: what rows begin with alike is there once (`kernels.prefix_sharing`).
+    """
 
     attention: str
     flat: bool
     reasons: tuple[str, ...]
+    shares_prefixes: bool = False
+
+    def told(self, lines: Iterable[str]) -> KernelPlan:
+        """The same plan with more to tell."""
+        return replace(self, reasons=(*self.reasons, *lines))
 
 
 def plan(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
@@ -31,20 +43,27 @@ def plan(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     if run.model.shift_attn:
         return _shifted(model)
     chosen = _NAMES[run.model.flash_attn]
-    isolate = run.data.neat_packing if run.data.packing else run.batching.padding_free
-    if not isolate:
+    if not _isolates(run):
         seen = _PLAIN if run.data.packing else "each row attends to itself"
         return KernelPlan(_own(chosen, model), False, (f"attention {_own(chosen, model)}: sequences are padded, {seen}",))
     leak = isolation.barrier(model)
     if leak is not None:
         require(not run.data.packing, f"packing: rows of one sequence cannot be kept apart: {leak}",
                 mend="set packing: false, or neat_packing: false to let them see each other")
-        return KernelPlan(_own(chosen, model), False, (f"attention {chosen}: sequences are padded in spite of padding_free: {leak}",))
+        return KernelPlan(_own(chosen, model), False, (f"attention {chosen}: sequences are padded: {leak}",))
     return _isolated(run.model.flash_attn, model)
 
 
 _NAMES: Final = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 """Value of `flash_attn` -> attention implementation of transformers."""
+
+def _isolates(run: RunConfig) -> bool:
+    """Whether rows are to be laid end to end, seeing only themselves: as asked for, else wherever no padding is trained."""
+    if run.data.packing:
+        return run.data.neat_packing
+    asked = run.batching.padding_free
+    return run.loss.ignore_pad_token_for_loss if asked is None else asked
+
 
 _PLAIN: Final = "the rows of a packed sequence see each other (packing without neat_packing)"
 
@@ -80,6 +99,110 @@ def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     if model.config._attn_implementation != chosen.attention:
         model.set_attn_implementation(chosen.attention)
     return chosen
+
+
+def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel) -> KernelPlan:
+    """The plan of a run on single rows: whether what rows of a batch begin with alike (a system prompt, tools) is computed once for all of
+    them, and a line that says so. For a model whose trainable weights are settled."""
+    from tunewright.kernels import prefix_sharing
+    from tunewright.kernels.verdicts import Verdicts
+
+    if not chosen.flat:
+        return chosen
+    reason = "slow_paths asks for it" if "prefix" in run.kernels.slow_paths else _unshared(chosen) or _per_token(run, model)
+    if reason is None and model.device.type != "meta":
+        verdicts = Verdicts.of(model)
+        reason = verdicts.ask("shared beginnings", partial(prefix_sharing.disproof, model))
+        verdicts.keep()
+    line = ("beginnings that rows of a batch have in common: computed once" if reason is None
+            else f"beginnings that rows of a batch have in common: computed for each: {reason}")
+    return replace(chosen.told((line,)), shares_prefixes=reason is None)
+
+
+def _unshared(chosen: KernelPlan) -> str | None:
+    """Why prompts cannot be shared under this attention, or None. Layers with a state of their own rule out `flat` already."""
+    from tunewright.kernels import packed_attention, packed_eager
+
+    if not chosen.flat:
+        return "sequences are padded"
+    if chosen.attention not in (packed_attention.NAME, packed_eager.NAME):
+        return f"attention {chosen.attention} is not told of shared prompts"
+    return None
+
+
+def _per_token(run: RunConfig, model: PreTrainedModel) -> str | None:
+    """What of this training is drawn or counted for every token, so that a shared one would count once; or None."""
+    from torch import nn
+
+    settings = model.config.get_text_config()
+    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    if drops or getattr(settings, "attention_dropout", None):
+        return "dropout is drawn for each row"
+    if run.loss.neftune_noise_alpha is not None:
+        return "neftune_noise_alpha is drawn for each row"
+    if getattr(settings, "output_router_logits", False):
+        return "the routers' auxiliary loss counts tokens"
+    return "torch_compile would compile for every number of rows" if run.kernels.compiles else None
+
+
+def hasten(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:
+    """Take the fast paths of a model whose trainable weights are settled; a line for each, or why it is not taken.
+
+    `slow_paths` names those that are not wanted. Every one of them computes what the model's own code computes. Where layers are
+    compiled, only the loss is ours: the compiler reads the model's own code, and would not see through ours.
+    """
+    from tunewright.kernels import compilation, lora_groups, output_head, swap
+    from tunewright.kernels.verdicts import Verdicts
+
+    lora_groups.switch_back(model)  # of a model that was hastened to be trained and is now to be evaluated
+    swap.swap_back(model)
+    verdicts, lines = Verdicts.of(model), list[str]()
+    if "loss" not in run.kernels.slow_paths:
+        kept = output_head.adopt(model, run.kernels.chunk_loss_size, verdicts.ask)
+        lines.append(f"loss: from hidden states, without logits{'' if kept is None else f': not here, {kept}'}")
+    if run.kernels.compiles:
+        lines.append(f"decoder layers: compiled by {run.kernels.backend} ({compilation.compile_layers(model, run.kernels)} layers)")
+    else:
+        lines += _modules(run, model, verdicts.ask)
+    return (*lines, *verdicts.keep())
+
+
+def hasten_to_evaluate(run: RunConfig, model: PreTrainedModel) -> None:
+    """The fast paths of a model that does not train, or no longer. Of the options on kernels it reads those that say which paths."""
+    hasten(replace(run, kernels=KernelsConfig(slow_paths=run.kernels.slow_paths, chunk_loss_size=run.kernels.chunk_loss_size)), model)
+
+
+def _modules(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
+    """The fast paths of single modules."""
+    from tunewright.kernels import lora_groups, swap
+
+    counted = {"lora": ("LoRA: layers that read one input run as one operation", lora_groups.switch_over),
+               "mlp": ("gated MLPs: one activation", swap.swap_mlps), "norm": ("RMSNorm: torch's own", swap.swap_norms)}
+    own = {*run.kernels.slow_paths, *(["norm"] if run.kernels.use_fused_rmsnorm is False else [])}
+    for name, (line, switch) in counted.items():
+        number = 0 if name in own else switch(model, ask)
+        if number:
+            yield f"{line} ({number} modules)"
+        elif name == "norm" and run.kernels.use_fused_rmsnorm:
+            yield "use_fused_rmsnorm: the model has no RMSNorm that torch's own can replace"
+    if own:
+        yield f"slow_paths: {', '.join(name for name in FAST_PATHS if name in own)} as the model has them"
+
+
+def offload(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:
+    """Let the checkpoints of a model keep their inputs in host memory; a line that says so, or why there is nothing to do."""
+    from tunewright.kernels.offload import switch_over
+
+    if not is_on_accelerator(use_cpu=run.run.use_cpu):
+        return ("use_unsloth_gc: plain gradient checkpointing, because the model computes in host memory anyway",)
+    return (f"gradient checkpointing keeps its inputs in host memory ({switch_over(model)} layers)",)
+
+
+def is_on_accelerator(*, use_cpu: bool) -> bool:
+    """Whether a run of this machine computes on an accelerator."""
+    import torch
+
+    return torch.accelerator.is_available() and not use_cpu
 
 
 def _shifted(model: PreTrainedModel) -> KernelPlan:

@@ -25,8 +25,6 @@ REFUSED = (
             because="the workers of an epoch are given its order when they start and end with it",
             llamafactory=inert("dataloader_persistent_workers", False),
             mindspeed_fsdp2=inert("dataloader_persistent_workers", False)),
-    refused("auto_find_batch_size", "Halves the batch size and retries when CUDA runs out of memory.",
-            llamafactory=inert("auto_find_batch_size", False)),
     refused("ray_scope", "Which checkpoint Ray uses to rank hyperparameter-search trials.",
             because="there is no hyperparameter search", llamafactory=inert("ray_scope", "last")),
     refused("save_async", "Saves weights asynchronously so training continues.",

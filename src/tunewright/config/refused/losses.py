@@ -8,6 +8,4 @@ REFUSED = (
     refused("calculate_per_token_loss", "Scales cross-entropy by the number of non-padding tokens in the global batch.",
             because="the loss is always divided by the trained tokens of the whole optimizer step over all ranks",
             mindspeed_fsdp2=inert("calculate_per_token_loss", False, True)),
-    refused("chunk_loss_size", "Computes the loss in sequence chunks of this length to save memory; null computes it at once.",
-            mindspeed_fsdp2=inert("chunk_loss_size", None)),
 )

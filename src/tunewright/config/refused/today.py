@@ -99,7 +99,6 @@ REFUSED = (
     _today("average_tokens_across_devices", "Divides the loss by the tokens of all devices.", True,
            because="the loss is always divided by the trained tokens of the whole step over all devices"),
     _today("activation_checkpointing_kwargs", "Arguments of activation checkpointing.", None, mend="write use_reentrant_gc"),
-    _today("liger_kernel_config", "Which Liger kernels are used.", None),
     _today("project", "Project in Trackio.", "huggingface"),
     _today("trackio_space_id", "Space of Trackio.", None),
     _today("trackio_bucket_id", "Bucket of Trackio.", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunewright.config.rules.rule import Broken, Case, Rule
+from tunewright.config.table import table
 
 
 def fp32_and_half(case: Case) -> str | None:
@@ -58,6 +59,13 @@ def nothing_to_merge(case: Case) -> str | None:
     return "merges the final adapter, but save_hf_weights is off" if merges and not run.checkpoints.save_hf_weights else None
 
 
+def recomputing_nothing(case: Case) -> str | None:
+    precision = case.run.precision
+    is_on = precision.gradient_checkpointing or precision.gradient_checkpointing_auto
+    wanted = precision.recompute_modules != table()["recompute_modules"].param.default
+    return "names what is recomputed, but gradient_checkpointing is off" if wanted and not is_on else None
+
+
 def no_profiled_step(case: Case) -> str | None:
     profiling = case.run.profiling
     wanted = profiling.profile and 0 <= profiling.profile_step_end <= profiling.profile_step_start
@@ -80,6 +88,8 @@ RULES = (
     Rule("nothing-kept", ("save_hf_weights", "save_strategy"), nothing_kept, "set save_hf_weights: true", purposes=("train",)),
     Rule("nothing-to-merge", ("merge_lora_and_save", "save_hf_weights", "finetuning_type"), nothing_to_merge,
          "set save_hf_weights: true", purposes=("train",)),
+    Rule("recomputing-nothing", ("recompute_modules", "gradient_checkpointing"), recomputing_nothing,
+         "set gradient_checkpointing: true (recompute in MindSpeed's vocabulary), or remove it", purposes=("train",)),
     Rule("no-profiled-step", ("profile_step_end", "profile_step_start"), no_profiled_step,
          "write -1 to record to the end, or a later step"),
     Rule("profiled-ranks", ("profile_ranks",), profiled_ranks, "write numbers from 0, such as 0,1; leave it out for every rank"),

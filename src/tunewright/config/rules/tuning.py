@@ -105,7 +105,7 @@ def remote_positions(case: Case) -> str | None:
 
 
 def shifted_rows_end_to_end(case: Case) -> str | None:
-    is_flat = packs(case.run) or case.run.batching.padding_free
+    is_flat = packs(case.run) or case.run.batching.padding_free is True
     return "attends in groups of one row, but rows are laid end to end" if case.run.model.shift_attn and is_flat else None
 
 
@@ -117,7 +117,7 @@ def two_attentions(case: Case) -> str | None:
 
 RULES = (
     Rule("shifted-rows-end-to-end", ("shift_attn", "packing", "padding_free", "stage"), shifted_rows_end_to_end,
-         "set packing: false and padding_free: false, or remove shift_attn"),
+         "set packing: false and remove padding_free, or remove shift_attn"),
     Rule("two-attentions", ("flash_attn", "shift_attn"), two_attentions, "keep one of them"),
     Rule("expanded-blocks-in-full", ("use_llama_pro", "finetuning_type"), expanded_blocks_in_full, "set finetuning_type: freeze or lora"),
     Rule("expanded-blocks-from-the-front", ("freeze_trainable_layers", "use_llama_pro"), expanded_blocks_from_the_front,

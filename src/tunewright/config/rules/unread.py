@@ -41,12 +41,18 @@ _PROFILE = ("profile_step_start", "profile_step_end", "profile_ranks", "profile_
 _OF_TEXT = ("prompt_column", "cutoff_policy", "preprocessing_num_workers", "preprocessing_batch_size", "overwrite_cache", "data_cache_dir",
             "tokenized_path")
 _READ_DATA: tuple[Purpose, ...] = ("train", "eval", "preview")
+_KERNELS = ("torch_compile", "torch_compile_backend", "torch_compile_mode", "use_unsloth_gc", "enable_liger_kernel", "liger_kernel_config",
+            "use_fused_rmsnorm", "use_fused_rotary_pos_emb", "moe_grouped_gemm", "gdn_chunk_size", "use_triton_gdn")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 
 
 def _evaluates(run: RunConfig) -> bool:
     """Whether there are evaluations before and during training."""
     return run.evaluation.eval_strategy != "no" or run.evaluation.eval_on_start
+
+
+def _may_recompute(run: RunConfig) -> bool:
+    return run.precision.gradient_checkpointing or run.precision.gradient_checkpointing_auto
 
 
 def _is_here(run: RunConfig) -> bool:
@@ -105,7 +111,18 @@ UNREAD = (
            lambda run: run.checkpoints.early_stopping_patience is None),
     Unread(("metric_for_best_model", "greater_is_better"), "neither load_best_model_at_end nor early stopping is on",
            lambda run: not run.checkpoints.load_best_model_at_end and run.checkpoints.early_stopping_patience is None),
-    Unread(("use_reentrant_gc",), "gradient_checkpointing is off", lambda run: not run.precision.gradient_checkpointing),
+    Unread(("use_reentrant_gc",), "gradient_checkpointing is off", lambda run: not _may_recompute(run)),
+    Unread(("use_reentrant_gc",), "modules that recompute_modules names never take the reentrant form",
+           lambda run: run.precision.recompute_modules != table()["recompute_modules"].param.default),
+    Unread(("gradient_checkpointing_auto",), "gradient_checkpointing is on", lambda run: run.precision.gradient_checkpointing),
+    Unread(("use_unsloth_gc",), "gradient_checkpointing is off",
+           lambda run: not run.precision.gradient_checkpointing and not run.precision.gradient_checkpointing_auto),
+    Unread(("use_unsloth_gc",), "modules that recompute_modules names keep their inputs where they are",
+           lambda run: run.precision.recompute_modules != table()["recompute_modules"].param.default),
+    Unread(("liger_kernel_config",), "enable_liger_kernel is off", lambda run: not run.kernels.enable_liger_kernel),
+    Unread(("use_fused_rmsnorm",), "torch_compile leaves norms to the compiler", lambda run: run.kernels.compiles),
+    Unread(_KERNELS, "only training reads it", lambda run: True, ("eval", "predict", "chat")),
+    Unread(_KERNELS, "do_train is off", lambda run: not run.run.do_train),
     Unread(("logging_dir", "run_name"), "report_to does not name tensorboard", lambda run: "tensorboard" not in run.logging.report_to),
     Unread(("data_seed",), "disable_shuffling is on", lambda run: run.batching.disable_shuffling),
     Unread(("dataloader_pin_memory",), "use_cpu is on", lambda run: run.run.use_cpu),
@@ -154,7 +171,7 @@ UNREAD = (
 
 
 def _is_laid_flat(run: RunConfig) -> bool:
-    return not run.model.shift_attn and (run.data.neat_packing if packs(run) else run.batching.padding_free)
+    return not run.model.shift_attn and (run.data.neat_packing if packs(run) else run.batching.padding_free is True)
 
 
 def never_read(case: Case) -> list[Broken]:
