@@ -29,13 +29,14 @@ def run(argv: Sequence[str]) -> int:
     if not argv or not {"-h", "--help"}.isdisjoint(argv):
         sys.stdout.write(USAGE)
         return 0 if argv else UsageError.exit_code
+    from tunewright.commands.own_options import take_options
     from tunewright.commands.preflight import read_ready
     from tunewright.planning import report
 
-    words, card = _card([word for word in argv if word != "--json"])
+    options, words = take_options(argv, "plan", ("--card",), ("--json",))
     config = read_ready(words, "train").config
-    found = plan_of(config, card)
-    sys.stdout.write(json.dumps(report.values(found), indent=1) + "\n" if "--json" in argv else report.table(found))
+    found = plan_of(config, options.get("--card"))
+    sys.stdout.write(json.dumps(report.values(found), indent=1) + "\n" if "--json" in options else report.table(found))
     return 0
 
 
@@ -49,18 +50,6 @@ def plan_of(config: RunConfig, card: str | None = None) -> Plan:
     rows = _rows(config)
     ranks = wanted_processes(config.run.num_processes, use_cpu=config.run.use_cpu)
     return Planner(config, _machine(config, card), ranks=ranks).plan(rows)
-
-
-def _card(words: list[str]) -> tuple[list[str], str | None]:
-    """The words without `--card NAME`, and that name."""
-    for number, word in enumerate(words):
-        if word.startswith("--card="):
-            return words[:number] + words[number + 1:], word.partition("=")[2]
-        if word == "--card":
-            if number + 1 == len(words):
-                raise UsageError("--card: a value is missing", mend="write --card H100")
-            return words[:number] + words[number + 2:], words[number + 1]
-    return words, None
 
 
 def _machine(config: RunConfig, card: str | None) -> Machine:

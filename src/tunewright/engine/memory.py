@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from tunewright.engine.hooks import StepHook
 from tunewright.errors import OutOfMemoryError
+from tunewright.planning.machine import resident_bytes
 
 if TYPE_CHECKING:
     from tunewright.data.collate import Batch
@@ -81,14 +78,6 @@ class MemoryGrowth(StepHook):
             found["train_mem_gpu_alloc_delta"] = now - self._gpu_start
             found["train_mem_gpu_peaked_delta"] = max(0, torch.cuda.max_memory_allocated(self._device) - now)
         return found
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM now; where the system does not tell, the most it ever had."""
-    statistics = Path("/proc/self/statm")
-    if statistics.exists():
-        return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class ReserveReturned(StepHook):
