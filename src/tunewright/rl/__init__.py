@@ -1,0 +1,1 @@
+"""Reinforcement learning from rewards: advantages, KL penalties, rewards and rollouts."""
