@@ -63,6 +63,8 @@ SAID = {
                  "detected from the first row; rows are answers that are called good or bad; columns not read: id"),
     "prompts": ("ppo", {"messages": MESSAGES}, "openai (messages=messages, tools=tools, system=system), detected from the first row; "
                 "rows are prompts without answers"),
+    "prompts with columns": ("grpo", {"prompt": "q", "wanted": "a"}, "prompt_only (prompt=prompt, tools=tools, system=system), detected "
+                             "from the first row; rows are prompts without answers; columns for reward functions alone: wanted"),
     "tokens": ("sft", ROWS["tokens"], "tokens (ids=input_ids, labels=labels), detected from the first row"),
     "tokens in pt": ("pt", {"input_ids": [1], "n": 1}, "tokens (ids=input_ids), detected from the first row; columns not read: n"),
     "keys": ("sft", {"messages": [MESSAGES[0], {**MESSAGES[1], "mood": "x", "audio": None}]},

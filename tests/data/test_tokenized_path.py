@@ -53,6 +53,14 @@ def rows(examples: object) -> list[tuple[list[int], list[int], list[int], tuple[
             for number, one in enumerate(examples)]
 
 
+def test_what_is_known_of_the_rows_is_the_same_from_the_start(here: Path, model: Path) -> None:
+    """The columns that a reward function is handed must not be there in a run and gone when it is resumed."""
+    settings: dict[str, object] = {"stage": "grpo", "val_size": 0.3, "reward_funcs": "operator:length_hint"}
+    first, second = built(model, **settings), built(model, **settings)
+    assert (first.sources, first.trained_from) == (second.sources, second.trained_from) == ({}, ())
+    assert rows(first.train) == rows(second.train)
+
+
 @pytest.mark.effect("tokenized_path")
 @pytest.mark.parametrize("settings", [{}, {"packing": "true"}, {"val_size": 0.3}, {"eval_dataset": "b.jsonl"},
                                       {"dataset": "a.jsonl,b.jsonl", "mix_strategy": "interleave_over", "packing": "true", "val_size": 5}])

@@ -56,32 +56,35 @@ class PreparedSet(Protocol):
 
 
 class Tokens(NamedTuple):
-    """input_ids and labels [length] of one row, or of one piece of a document; the first label is IGNORE_INDEX."""
+    """input_ids and labels [length] of one row, or of one piece of a document; the first label is IGNORE_INDEX. `mark` as in `Example`."""
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStore:
     """input_ids, labels [tokens] int32 of all rows end to end; row r is offsets[r]:offsets[r + 1].
 
-    origins [rows, 3] int64: number of the file in `files`, 0-based row in it, line or 0. Arrays may be memory maps.
+    origins [rows, 3] int64: number of the file in `files`, 0-based row in it, line or 0. marks [rows] int8: of `Example`, 0 where a row has
+    none. Arrays may be memory maps.
     """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     offsets: NDArray[np.int64]
     origins: NDArray[np.int64]
+    marks: NDArray[np.int8]
     files: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def tokens(self, row: int) -> Tokens:
-        """Ids and labels of one row, not copied."""
+        """Ids and labels of one row, not copied, and its mark."""
         begin, end = self.offsets[row], self.offsets[row + 1]
-        return Tokens(np.asarray(self.input_ids[begin:end]), np.asarray(self.labels[begin:end]))
+        return Tokens(np.asarray(self.input_ids[begin:end]), np.asarray(self.labels[begin:end]), int(self.marks[row]))
 
     def trained(self) -> NDArray[np.int64]:
         """[n]: labels of each row that are trained, counted some rows at a time, so that no array is as long as the tokens."""
@@ -126,6 +129,7 @@ class StoreBuilder:
             np.concatenate([tokens.labels for tokens in self._tokens] or nothing).astype(np.int32, copy=False),
             np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
             np.array(self._origins, np.int64).reshape(-1, 3),
+            np.array([tokens.mark for tokens in self._tokens], np.int8),
             self._files,
         )
 
@@ -141,7 +145,8 @@ class Member(NamedTuple):
 class ExampleSet:
     """Training sequences: example i is the rows members[bounds[i]:bounds[i + 1]] laid end to end.
 
-    members [rows, 2] int64: store and row. bounds [examples + 1] int64: 0, 1, 2, ... unless packed. lengths [examples] int64 tokens.
+    members [rows, 2] int64: store and row. bounds [examples + 1] int64: 0, 1, 2, ... unless packed; 0, 2, 4, ... of pairs of answers,
+    which are two rows each. lengths [examples] int64 tokens.
     """
 
     stores: tuple[TokenStore, ...]
@@ -150,21 +155,23 @@ class ExampleSet:
     lengths: NDArray[np.int64]
 
     @classmethod
-    def of(cls, stores: Sequence[TokenStore]) -> ExampleSet:
-        """All rows of the stores, one after the other, each an example."""
+    def of(cls, stores: Sequence[TokenStore], rows_each: int = 1) -> ExampleSet:
+        """All rows of the stores, one after the other, each `rows_each` of them an example."""
         members = [np.stack([np.full(len(store), number), np.arange(len(store))], axis=1) for number,
                    store in enumerate(stores)]
-        return cls._unpacked(tuple(stores), np.concatenate([np.empty((0, 2), np.int64), *members]).astype(np.int64))
+        return cls._unpacked(tuple(stores), np.concatenate([np.empty((0, 2), np.int64), *members]).astype(np.int64), rows_each)
 
     @classmethod
-    def mixed(cls, stores: Sequence[TokenStore], rows: Sequence[NDArray[np.int64]], order: NDArray[np.int64]) -> ExampleSet:
-        """The rows in `order` [n, 2] (store, row), each an example; row r of a store is its pieces rows[store][r]:rows[store][r + 1]."""
+    def mixed(cls, stores: Sequence[TokenStore], rows: Sequence[NDArray[np.int64]], order: NDArray[np.int64],
+              rows_each: int = 1) -> ExampleSet:
+        """The rows in `order` [n, 2] (store, row), each `rows_each` an example; row r of a store is its pieces
+        rows[store][r]:rows[store][r + 1]."""
         first = np.cumsum([0, *(len(bounds) - 1 for bounds in rows)])[:-1]
         begins = np.concatenate([bounds[:-1] for bounds in rows])[first[order[:, 0]] + order[:, 1]]
         counts = np.concatenate([np.diff(bounds) for bounds in rows])[first[order[:, 0]] + order[:, 1]]
         places = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         members = np.stack([np.repeat(order[:, 0], counts), np.repeat(begins, counts) + places], axis=1)
-        return cls._unpacked(tuple(stores), members.astype(np.int64))
+        return cls._unpacked(tuple(stores), members.astype(np.int64), rows_each)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -173,7 +180,7 @@ class ExampleSet:
         parts = [self.stores[member.store].tokens(member.row) for member in self._members(index)]
         bounds = np.cumsum([0, *(len(part.input_ids) for part in parts)], dtype=np.int32)
         if len(parts) == 1:
-            return Example(parts[0].input_ids, parts[0].labels, bounds, index)
+            return Example(parts[0].input_ids, parts[0].labels, bounds, index, parts[0].mark)
         return Example(np.concatenate([part.input_ids for part in parts]),
                        np.concatenate([part.labels for part in parts]),
                        bounds, index)
@@ -200,16 +207,16 @@ class ExampleSet:
                 total += int(store.trained()[self.members[self.members[:, 0] == number, 1]].sum())
         return total
 
-    def summary(self) -> str:
-        """Rows and tokens, for people."""
-        return (f"{len(self)} rows, {self.num_tokens} tokens, {self.num_trained_tokens} of them trained, "
+    def summary(self, noun: str = "rows") -> str:
+        """Rows, or what else an example is, and tokens, for people."""
+        return (f"{len(self)} {noun}, {self.num_tokens} tokens, {self.num_trained_tokens} of them trained, "
                 f"longest {int(self.lengths.max(initial=0))}")
 
     def digest(self) -> str:
-        """SHA-256 over every token, label and border."""
+        """SHA-256 over every token, label, border and mark; where nothing is marked, over the others alone."""
         digest = hashlib.sha256()
         for store in self.stores:
-            for array in (store.input_ids, store.labels, store.offsets):
+            for array in (store.input_ids, store.labels, store.offsets, *([store.marks] if store.marks.any() else [])):
                 digest.update(np.ascontiguousarray(array).data)
         digest.update(self.members.tobytes() + self.bounds.tobytes())
         return digest.hexdigest()
@@ -228,9 +235,12 @@ class ExampleSet:
         rank[np.argsort(first)] = np.arange(len(first))
         return rank[inverse.reshape(-1)]
 
-    def subset(self, rows: NDArray[np.int64]) -> ExampleSet:
-        """The examples `rows` of a set that is not packed, in that order."""
-        return self._unpacked(self.stores, self.members[rows])
+    def subset(self, examples: NDArray[np.int64]) -> ExampleSet:
+        """These examples, in that order."""
+        counts = np.diff(self.bounds)[examples]
+        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.arange(bounds[-1]) - np.repeat(bounds[:-1], counts) + np.repeat(self.bounds[:-1][examples], counts)
+        return ExampleSet(self.stores, self.members[rows], bounds, self.lengths[examples])
 
     def packed(self, capacity: int, together: int | None = None) -> ExampleSet:
         """The same rows in sequences of up to `capacity` tokens; a sequence has rows of the same `together` of them, if that is given."""
@@ -247,10 +257,10 @@ class ExampleSet:
         firsts = self.bounds[:-1]
         builder = StoreBuilder(sorted({file for store in self.stores for file in store.files}))
         for store, row in self.members[firsts].tolist():
-            ids, labels = self.stores[store].tokens(row)
-            ids = ids.copy()
+            tokens = self.stores[store].tokens(row)
+            ids = tokens.input_ids.copy()
             ids[0] = token
-            builder.add(Tokens(ids, labels), self.stores[store].origin(row))
+            builder.add(tokens._replace(input_ids=ids), self.stores[store].origin(row))
         members = self.members.copy()
         members[firsts] = np.stack([np.full(len(firsts), len(self.stores)), np.arange(len(firsts))], axis=1)
         return ExampleSet((*self.stores, builder.build()), members, self.bounds, self.lengths)
@@ -261,9 +271,9 @@ class ExampleSet:
         return [Member(*member) for member in self.members[self.bounds[index] : self.bounds[index + 1]].tolist()]
 
     @classmethod
-    def _unpacked(cls, stores: tuple[TokenStore, ...], members: NDArray[np.int64]) -> ExampleSet:
+    def _unpacked(cls, stores: tuple[TokenStore, ...], members: NDArray[np.int64], rows_each: int) -> ExampleSet:
         lengths = np.zeros(len(members), np.int64)
         for number, store in enumerate(stores):
             mine = members[:, 0] == number
             lengths[mine] = np.diff(store.offsets)[members[mine, 1]]
-        return cls(stores, members, np.arange(len(members) + 1, dtype=np.int64), lengths)
+        return cls(stores, members, np.arange(0, len(members) + 1, rows_each, dtype=np.int64), lengths.reshape(-1, rows_each).sum(axis=1))

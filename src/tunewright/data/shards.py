@@ -1,8 +1,8 @@
 """Shards: the tokens of some rows of a data set in one file, complete or absent, and shards laid end to end.
 
 A shard is one line of JSON - counts, and the SHA-256 of what follows - and behind it input_ids and labels [tokens] int32, lengths
-[sequences] int64, origins [sequences, 3] int64 and the notes as JSON lines. It is written under another name, forced to the disk
-and renamed.
+[sequences] int64, origins [sequences, 3] int64, marks [sequences] int8 and the notes as JSON lines. It is written under another name,
+forced to the disk and renamed.
 """
 
 from __future__ import annotations
@@ -21,32 +21,34 @@ from tunewright.data.audit import Note, notes_to_lines
 from tunewright.data.examples import TokenStore
 from tunewright.errors import InputError, StorageError
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What a shard holds: `rows` read of the data set, `sequences` made of them, their `tokens`, bytes of `notes`; `columns` are those of
-    the wanted columns that some row had."""
+    """What a shard holds: `rows` read of the data set, `sequences` made of them, how many of these are `marked`, their `tokens`, bytes of
+    `notes`; `columns` are those of the wanted columns that some row had."""
 
     rows: int
     sequences: int
     tokens: int
     notes: int
+    marked: int
     columns: tuple[str, ...]
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, in order."""
         return {"input_ids": 4 * self.tokens, "labels": 4 * self.tokens, "lengths": 8 * self.sequences, "origins": 24 * self.sequences,
-                "notes": self.notes}
+                "marks": self.sequences, "notes": self.notes}
 
 
 def write_shard(path: Path, store: TokenStore, notes: Sequence[Note], rows: int, columns: Sequence[str] = ()) -> Shard:
     """Write the shard. Raises `StorageError` where it cannot be written."""
     lines = notes_to_lines(notes).encode()
-    parts = [np.ascontiguousarray(array).tobytes() for array in (store.input_ids, store.labels, np.diff(store.offsets), store.origins)]
-    shard = Shard(rows, len(store), len(store.input_ids), len(lines), tuple(columns))
+    parts = [np.ascontiguousarray(array).tobytes() for array in (store.input_ids, store.labels, np.diff(store.offsets), store.origins,
+                                                                store.marks)]
+    shard = Shard(rows, len(store), len(store.input_ids), len(lines), int(np.count_nonzero(store.marks)), tuple(columns))
     digest = hashlib.sha256()
     for part in (*parts, lines):
         digest.update(part)
@@ -85,12 +87,15 @@ def unwritable(folder: Path, error: OSError) -> StorageError:
 
 
 def lay_end_to_end(shards: Sequence[tuple[Path, Shard]], folder: Path) -> dict[str, dict[str, Any]]:
-    """The shards as `input_ids.npy`, `labels.npy`, `offsets.npy`, `origins.npy` and `notes.jsonl` in `folder`: name -> size and SHA-256."""
+    """The shards as `input_ids.npy`, `labels.npy`, `offsets.npy`, `origins.npy` and `notes.jsonl` in `folder`, with `marks.npy` if there is
+    any: name -> size and SHA-256."""
     tokens = sum(shard.tokens for _, shard in shards)
     sequences = sum(shard.sequences for _, shard in shards)
     shapes: dict[str, tuple[Any, tuple[int, ...], str]] = {
         "input_ids": (np.int32, (tokens,), "input_ids"), "labels": (np.int32, (tokens,), "labels"),
         "offsets": (np.int64, (sequences + 1,), "lengths"), "origins": (np.int64, (sequences, 3), "origins")}
+    if any(shard.marked for _, shard in shards):
+        shapes["marks"] = (np.int8, (sequences,), "marks")
     written = {}
     for name, (kind, shape, part) in shapes.items():
         blocks = _offsets(shards) if name == "offsets" else _blocks(shards, part)
@@ -100,7 +105,7 @@ def lay_end_to_end(shards: Sequence[tuple[Path, Shard]], folder: Path) -> dict[s
 
 
 def _shard(head: dict[str, Any]) -> Shard:
-    return Shard(head["rows"], head["sequences"], head["tokens"], head["notes"], tuple(head["columns"]))
+    return Shard(head["rows"], head["sequences"], head["tokens"], head["notes"], head["marked"], tuple(head["columns"]))
 
 
 def _blocks(shards: Sequence[tuple[Path, Shard]], part: str) -> Iterator[bytes]:

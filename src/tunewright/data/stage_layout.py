@@ -33,6 +33,26 @@ _MENDS: Final[Mapping[Kind, str]] = {
 }
 
 
+def kind_of(stage: str) -> Kind:
+    """What the rows of a stage are, unless they are tokens."""
+    return _TRAINS_ON[stage][0]
+
+
+def rows_each(stage: str) -> int:
+    """How many training rows one example of the stage has: a pair of answers has two."""
+    return 2 if kind_of(stage) == "preference" else 1
+
+
+def segment_names(stage: str) -> tuple[str, ...]:
+    """What the rows of one example are called, if they have names."""
+    return ("chosen", "rejected") if kind_of(stage) == "preference" else ()
+
+
+def noun_of(stage: str) -> str:
+    """What the examples of a stage are called in reports."""
+    return {"preference": "pairs", "prompt": "prompts"}.get(kind_of(stage), "rows")
+
+
 def stage_layout(declared: Layout | None, first: Row, stage: str, name: str) -> Layout:
     """The declared layout, or that of the first row. Raises `InputError` for one that the stage does not train on, or a wrong mapping."""
     chosen = _document_layout(declared, first, name) if stage == "pt" else _declared_or_detected(declared, first, stage)
@@ -64,7 +84,7 @@ def line_of(name: str, chosen: Layout, head: Sequence[Row], *, detected: Row | N
     if chosen.kind not in ("conversation", "text", "tokens"):
         line += f"; rows are {_WORDS[chosen.kind]}"
     if unread:
-        line += f"; columns not read: {', '.join(unread)}"
+        line += f"; columns {'for reward functions alone' if chosen.kind == 'prompt' else 'not read'}: {', '.join(unread)}"
     return f"{line}; keys of messages not read: {', '.join(keys)}" if keys else line
 
 
