@@ -69,6 +69,17 @@ def top_ranked(hidden: Tensor, head: Head, targets: Tensor, shape: Shape | None 
                    for part, wanted in _chunks(hidden, targets, shape.rows(head.weight.shape[0], 4)))
 
 
+def entropies(hidden: Tensor, head: Head, shape: Shape | None = None) -> Tensor:
+    """-sum of p log p of the softmax of each row's logits: hidden [N, D] -> [N] in float32 or wider, without a gradient."""
+    shape = shape or Shape()
+    with torch.no_grad():
+        found = []
+        for part in hidden.split(shape.rows(head.weight.shape[0], 8)) if hidden.shape[0] else [hidden]:
+            logps = torch.log_softmax(_logits(part, head, shape), dim=-1)
+            found.append(-(logps.exp() * logps).sum(dim=-1))
+        return torch.cat(found)
+
+
 def _run(hidden: Tensor, head: Head, targets: Tensor, shape: Shape, *, added: bool) -> Tensor:
     """Apply the kernel in the number format that autocast, if it is on, would compute the projection in."""
     kind = hidden.device.type

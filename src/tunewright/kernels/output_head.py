@@ -8,7 +8,7 @@ a factor or a soft cap, is read from its configuration and then proven: the mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from tunewright.kernels.linear_cross_entropy import Head, Shape, linear_cross_entropy, linear_cross_entropy_sum, top_ranked
+from tunewright.kernels.linear_cross_entropy import Head, Shape, entropies, linear_cross_entropy, linear_cross_entropy_sum, top_ranked
 from tunewright.kernels.probe import LOG_PROB_TOLERANCE, probe_tokens, quiet_run
 from tunewright.kernels.verdicts import Ask, prove_anew
 
@@ -47,6 +47,10 @@ class OutputHead:
         """Log-probability of each target: hidden [N, D], targets [N] -> [N]."""
         return -linear_cross_entropy(hidden, self.weights(), targets, self.shape)
 
+    def entropies(self, hidden: Tensor) -> Tensor:
+        """Entropy of each distribution over the vocabulary, in nats, without a gradient: hidden [N, D] -> [N]."""
+        return entropies(hidden, self.weights(), self.shape)
+
     def correct(self, hidden: Tensor, targets: Tensor) -> int:
         """How many targets are ranked first."""
         return top_ranked(hidden, self.weights(), targets, self.shape)
@@ -60,7 +64,7 @@ def adopt(model: PreTrainedModel, chunk: int | None = None, ask: Ask = prove_ane
         head = OutputHead(projection, replace(_shape_of(model), chunk=chunk))
         reason = ask("loss from hidden states", partial(_disproof, model, head))
         if reason is None:
-            _adopted[projection] = head
+            _adopt(model, head)
     return reason
 
 
@@ -69,8 +73,16 @@ def adopt_unproven(model: PreTrainedModel, chunk: int | None = None) -> str | No
     projection = _projection(model)
     reason = _obstacle(projection)
     if reason is None and isinstance(projection, nn.Linear):
-        _adopted[projection] = OutputHead(projection, replace(_shape_of(model), chunk=chunk))
+        _adopt(model, OutputHead(projection, replace(_shape_of(model), chunk=chunk)))
     return reason
+
+
+def _adopt(model: PreTrainedModel, head: OutputHead) -> None:
+    """Remember the head; and, of a projection that is trained as a copy, the one that a reference without the adapter uses."""
+    _adopted[head.projection] = head
+    original = getattr(model.get_output_embeddings(), "original_module", None)
+    if isinstance(original, nn.Linear):
+        _adopted[original] = replace(head, projection=original)
 
 
 def of(policy: nn.Module) -> OutputHead | None:
@@ -95,6 +107,21 @@ def hidden_states(head: OutputHead) -> Iterator[list[Tensor]]:
         yield taken
     finally:
         hook.remove()
+
+
+def last_hidden_states(policy: nn.Module, inputs: Mapping[str, Any], kept: Tensor) -> Tensor:
+    """The last hidden states of a model at the positions `kept` [K] of each row: [B, K, D], what its output projection reads.
+
+    Where the projection has been taken over, no logits are made; the other models make those of the kept positions, and keep the hidden
+    states of every layer meanwhile. `inputs`: keyword arguments of the model.
+    """
+    head = of(policy)
+    if head is None:
+        found: Tensor = policy(**inputs, logits_to_keep=kept, output_hidden_states=True, use_cache=False).hidden_states[-1]
+        return found[:, kept]
+    with hidden_states(head) as taken:
+        policy(**inputs, logits_to_keep=kept, use_cache=False)
+    return taken[0]
 
 
 def _projection(model: nn.Module) -> nn.Module | None:
