@@ -28,15 +28,37 @@ def run(argv: Sequence[str]) -> int:
 
 def _predict_and_report(config: RunConfig, ranks: Ranks) -> None:
     from tunewright.commands.eval import open_and_prepare
+    from tunewright.data.single_answers import read_for_prediction
     from tunewright.errors import require
 
     require(config.run.output_dir is not None, "output_dir: not given", mend="give the directory for generated_predictions.jsonl")
-    opened, prepared = open_and_prepare(config, ranks)
+    opened, prepared = open_and_prepare(config, ranks, read_for_prediction(config))
     predict_opened(opened, prepared, config, ranks)
 
 
 def predict_opened(opened: Opened, prepared: Prepared, config: RunConfig, ranks: Ranks) -> Metrics:
-    """Answers of an opened model to the evaluation prompts, written into output_dir; their scores, the same on every rank."""
+    """What an opened model makes of the evaluation rows, written into output_dir; the figures, the same on every rank.
+
+    A reward model gives each answer its reward; the others answer the prompts, and their answers are compared with those of the rows.
+    """
+    return (_rewards if config.run.stage == "rm" else _answers)(opened, prepared, config, ranks)
+
+
+def _rewards(opened: Opened, prepared: Prepared, config: RunConfig, ranks: Ranks) -> Metrics:
+    from tunewright.commands.eval import evaluation_plan, report_metrics
+    from tunewright.engine.score import Scored, score, write_scores
+    from tunewright.stages.stage import ExampleKind
+
+    plan = evaluation_plan(opened.model, opened.tokenizer, ExampleKind.PREFERENCE, config, ranks)
+    scored = Scored.together([score(opened.model, examples, plan) for examples in prepared.evaluation.values()])
+    metrics = scored.metrics("predict")
+    if ranks.is_main:
+        sys.stderr.write(f"rewards: {write_scores(Path(config.run.output_dir or '').expanduser(), scored.rows)}\n")
+    report_metrics(metrics, config, "predict", ranks)
+    return metrics
+
+
+def _answers(opened: Opened, prepared: Prepared, config: RunConfig, ranks: Ranks) -> Metrics:
     from tunewright.commands.eval import report_metrics
     from tunewright.engine.number_formats import evaluation_dtype, weights_in
     from tunewright.engine.predict import predict, write_predictions
