@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tunewright.dialects.axolotl_alignment import (
+    ALIGNMENT_KEYS,
+    alignment_defaults,
+    alignment_remarks,
+    dataset_of_answers,
+    is_aligned,
+)
 from tunewright.dialects.spelling import (
     OPTIMIZERS,
     Foreign,
@@ -129,24 +136,24 @@ def _datasets(name: str) -> Means:
         found: list[Any] = []
         others: list[Meant] = []
         for position, entry in enumerate(entries):
-            files, unknown = _entry(entry, f"{key}[{position}]")
+            files, unknown = _entry(entry, f"{key}[{position}]", is_aligned(values))
             found += files
             others += unknown
         is_text = [isinstance(one, Mapping) and one.get("formatting") == "text" for one in found]
-        stage = [Meant("stage", "pt")] if name == "dataset" and found and all(is_text) else []
+        stage = [Meant("stage", "pt")] if name == "dataset" and found and all(is_text) and not is_aligned(values) else []
         return [*([Meant(name, found)] if found else []), *stage, *others]
 
     return meant
 
 
-def _entry(entry: Any, label: str) -> tuple[list[Any], list[Meant]]:
+def _entry(entry: Any, label: str, has_answers: bool) -> tuple[list[Any], list[Meant]]:
     """One data set as inline mappings, one for each of its files, and what of it is not understood."""
     if isinstance(entry, str):
         return [entry], []
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         return [], [Meant(None, why="no path is given; it is left out", label=label)]
     files = entry.get("data_files") or entry["path"]
-    layout, read = _layout(entry)
+    layout, read = dataset_of_answers(entry) if has_answers else _layout(entry)
     others = [Meant(None, why="not understood; it is left out", label=f"{label}.{key}") for key, value in entry.items()
               if key not in read and not is_empty(value) and (key, value) not in _SAY_NOTHING]
     return [{"file_name": file, **layout} if layout else file for file in (files if isinstance(files, list) else [files])], others
@@ -192,8 +199,8 @@ def _conversation(entry: Mapping[str, Any]) -> dict[str, Any]:
 _TRACKER_KEYS: Final = ("wandb_entity", "wandb_watch", "wandb_log_model", "wandb_mode", "wandb_run_id", "mlflow_tracking_uri",
                         "mlflow_experiment_name", "comet_workspace", "comet_project_name")
 _SAME_NAMES: Final = (
-    "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "gradient_accumulation_steps",
-    "warmup_ratio", "warmup_steps", "max_steps", "output_dir", "seed", "lora_alpha", "lora_dropout", "loraplus_lr_ratio",
+    "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "warmup_ratio", "warmup_steps", "max_steps", "output_dir", "seed", "lora_alpha", "loraplus_lr_ratio",
     "loraplus_lr_embedding", "group_by_length", "save_total_limit", "save_only_model", "logging_steps", "load_best_model_at_end",
     "metric_for_best_model", "greater_is_better", "early_stopping_patience", "trust_remote_code", "lr_scheduler_kwargs", "optim_args",
     "tf32", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "torch_compile", "ddp_timeout",
@@ -202,14 +209,14 @@ _SAME_NAMES: Final = (
 )
 
 _KEYS: Final[Mapping[str, str | Means]] = {
-    **{name: name for name in _SAME_NAMES},
+    **{name: name for name in _SAME_NAMES}, **ALIGNMENT_KEYS,
     "base_model": "model_name_or_path", "revision_of_model": "model_revision", "tokenizer_config": "tokenizer_name_or_path",
     "base_model_config": nothing("the model's own configuration is used"), "model_type": nothing("the class follows from the model"),
     "tokenizer_type": nothing("the class follows from the model"), "is_llama_derived_model": nothing("follows from the model"),
     "is_mistral_derived_model": nothing("follows from the model"), "strict": nothing("settings are always checked"),
     "datasets": _datasets("dataset"), "test_datasets": _datasets("eval_dataset"), "val_set_size": "val_size",
     "sequence_len": "cutoff_len", "dataset_prepared_path": "data_cache_dir", "dataset_processes": "preprocessing_num_workers",
-    "micro_batch_size": "per_device_train_batch_size", "eval_batch_size": "per_device_eval_batch_size", "num_epochs": "num_train_epochs",
+    "eval_batch_size": "per_device_eval_batch_size", "num_epochs": "num_train_epochs",
     "adapter": _adapter, "load_in_4bit": switch("quantization_bit", 4), "load_in_8bit": switch("quantization_bit", 8),
     "lora_r": "lora_rank", "lora_target_modules": words("lora_target", {"all-linear": "all"}), "lora_target_linear": _linear,
     "lora_modules_to_save": "additional_target", "lora_model_dir": "adapter_name_or_path", "peft_use_dora": "use_dora",
@@ -226,7 +233,7 @@ _KEYS: Final[Mapping[str, str | Means]] = {
     "saves_per_epoch": _per_epoch("save_strategy", "save_steps"), "evals_per_epoch": _per_epoch("eval_strategy", "eval_steps"),
     "save_steps": _steps("save_strategy", "save_steps"), "eval_steps": _steps("eval_strategy", "eval_steps"),
     "evaluation_strategy": "eval_strategy", "auto_resume_from_checkpoints": switch("resume_from_checkpoint", "auto"),
-    "tokens": "add_tokens", "rl": "stage", "debug": not_here("the log says enough"), "local_rank": nothing("the launcher says it"),
+    "tokens": "add_tokens", "debug": not_here("the log says enough"), "local_rank": nothing("the launcher says it"),
     **{key: _tracker(tracker) for key, tracker in _TRACKERS.items()},
     "wandb_name": "run_name", "mlflow_run_name": "run_name", "save_safetensors": nothing("weights are always safetensors"),
     **{key: part_of("the tracker's environment variables, which say it here") for key in _TRACKER_KEYS},
@@ -243,8 +250,8 @@ def _defaults(values: Mapping[str, Any]) -> Mapping[str, Any]:
         found["save_strategy"] = "epoch"
     if is_empty(values.get("warmup_steps")) and is_empty(values.get("warmup_ratio")):
         found["warmup_ratio"] = 0.03
-    return found
+    return {**found, **alignment_defaults(values)}
 
 
-AXOLOTL: Final = Foreign("axolotl", "axolotl", "an", _KEYS, _defaults)
+AXOLOTL: Final = Foreign("axolotl", "axolotl", "an", _KEYS, _defaults, alignment_remarks)
 """axolotl's files."""
