@@ -3,8 +3,8 @@
     python scripts/generate.py --write | --check | --adopt-demo-report REPORT
 
 docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations, docs/templates.md from the table of
-templates, docs/benchmarks.md from benchmarks/results; the registry of effect tests from
-the marks of the tests; the figures in README.md from
+templates, docs/benchmarks.md from benchmarks/results, docs/life_cycle.md from docs/life-cycle-report.json, which is
+the report.json of a `make life-cycle`; the registry of effect tests from the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
 
@@ -21,6 +21,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 REPORT: Final = ROOT / "docs" / "demo-report.json"
+LIFE_CYCLE: Final = ROOT / "docs" / "life-cycle-report.json"
 BEGIN: Final = "<!-- demo figures: begin -->\n"
 END: Final = "<!-- demo figures: end -->\n"
 REPORT_KEYS: Final = (
@@ -88,6 +89,14 @@ def benchmarks() -> str:
     return page(ROOT / "benchmarks" / "results")
 
 
+def life_cycle() -> str:
+    """The figures, commands and settings of the life cycle that docs/life-cycle-report.json tells of."""
+    sys.path.insert(0, str(ROOT / "examples" / "life_cycle"))
+    from page import page  # type: ignore[import-not-found]
+
+    return str(page(json.loads(LIFE_CYCLE.read_text(encoding="utf-8"))))
+
+
 def effects() -> str:
     """Parameter -> the test marked `@effect("parameter")`, by reading the tests without running them."""
     found: dict[str, str] = {}
@@ -115,6 +124,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/coverage.md": coverage,
     "docs/templates.md": templates,
     "docs/benchmarks.md": benchmarks,
+    "docs/life_cycle.md": life_cycle,
     "README.md": readme,
 }
 

@@ -190,7 +190,9 @@ def test_schema_describes_what_is_read() -> None:
     schema = json_schema()
     assert schema["properties"]["lora_rank"] == {
         "description": "Rank of the two factors.", "type": ["integer"], "minimum": 1, "maximum": 65536, "default": 8}
-    assert schema["properties"]["stage"] == {"description": "Training algorithm.", "enum": ["pt", "sft"], "default": "sft"}
+    stage = schema["properties"]["stage"]
+    assert stage.pop("description").startswith("Training algorithm: ")
+    assert stage == {"enum": ["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"], "default": "sft"}
     assert schema["properties"]["lora"]["properties"]["lora_rank"]["minimum"] == 1
     assert {"anyOf"} == set(schema["properties"]["template"])
     assert schema["additionalProperties"] is False

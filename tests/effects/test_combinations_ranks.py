@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.resuming import Workspace, results
+from tests.engine.resuming import Workspace, copied, results, states
 from tests.harness.killing import KILLED, Case, Server, server
+from tests.harness.settling import go_on
 from tunewright.data.megatron.writer import IndexedWriter
 
 pytestmark = pytest.mark.slow
 
+PREPARED = "prepared sets that the killed run made"
 CASES: dict[str, dict[str, Any]] = {
     "rows by length, accumulated, in pieces, packed": {
         "group_by_length": True, "gradient_accumulation_steps": 2, "cutoff_policy": "split", "cutoff_len": 32, "packing": True,
@@ -31,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
         "add_tokens": "<step>", "new_special_tokens_config": "{path}/tokens.json", "init_special_tokens": "desc_init_w_noise",
         "resize_vocab": True, "mix_strategy": "interleave_over", "interleave_probs": "0.8,0.2",
         "dataset": "{path}/rows.jsonl,{path}/held_out.jsonl"},
-    "prepared sets that the killed run made": {
+    PREPARED: {
         "tokenized_path": "{out}.tokens", "packing": True, "cutoff_len": 64, "per_device_train_batch_size": 1},
 }
 
@@ -54,20 +56,32 @@ def kill_server() -> Iterator[Server]:
         yield running
 
 
-def run(kill_server: Server, workspace: Workspace, out: Path, changes: dict[str, Any], stop_after: int | None = None) -> None:
-    filled = {name: value.format(path=workspace.path, out=out) if isinstance(value, str) else value for name, value in changes.items()}
-    chosen = workspace.settings(out, ddp_timeout=10, save_steps=2, **filled)
-    outcome = kill_server.run(Case("train_on_two_ranks", {"settings": chosen, "stop_after": stop_after}, chosen["output_dir"]))
+def chosen(workspace: Workspace, out: Path, name: str, **more: Any) -> dict[str, str]:
+    filled = {key: value.format(path=workspace.path, out=out) if isinstance(value, str) else value for key, value in CASES[name].items()}
+    return workspace.settings(out, save_steps=2, **filled, **more)
+
+
+def run(kill_server: Server, settings: dict[str, str], stop_after: int | None = None) -> None:
+    outcome = kill_server.run(Case("train_on_two_ranks", {"settings": settings, "stop_after": stop_after}, settings["output_dir"]))
     assert outcome.code == (0 if stop_after is None else KILLED), outcome.output
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != PREPARED])
 def test_two_ranks_go_on_where_they_were(kill_server: Server, workspace: Workspace, tmp_path: Path, name: str) -> None:
-    run(kill_server, workspace, tmp_path / "straight", CASES[name])
-    expected = results(tmp_path / "straight")
-    at = random.Random(name).randrange(2, expected["state"]["global_step"])
-    run(kill_server, workspace, tmp_path / "killed", CASES[name], stop_after=at)
-    run(kill_server, workspace, tmp_path / "killed", CASES[name])
-    assert results(tmp_path / "killed") == expected
+    """From what a kill inside step 6 leaves, or inside step 4 where there are no more."""
+    settings = chosen(workspace, tmp_path / "run", name)
+    copied(kill_server, "train_on_two_ranks", settings, tmp_path / "copies", 0, (3, 5))
+    expected, audit = results(tmp_path / "run"), (tmp_path / "run" / "data_audit.json").read_bytes()
+    assert go_on(kill_server, "train_on_two_ranks", settings, list(states(tmp_path / "copies").values())[-1]) == expected
+    assert (tmp_path / "run" / "data_audit.json").read_bytes() == audit
+
+
+def test_two_ranks_that_are_killed_go_on_where_they_were(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
+    """With prepared sets that the killed run made."""
+    settings = {one: chosen(workspace, tmp_path / one, PREPARED, ddp_timeout=10) for one in ("straight", "killed")}
+    run(kill_server, settings["straight"])
+    run(kill_server, settings["killed"], stop_after=3)
+    run(kill_server, settings["killed"])
+    assert results(tmp_path / "killed") == results(tmp_path / "straight")
     audits = [(tmp_path / one / "data_audit.json").read_bytes() for one in ("straight", "killed")]
     assert audits[0] == audits[1]

@@ -13,6 +13,8 @@ DELTA_NET = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key
              "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "head_dim": 8,
              "layer_types": ["linear_attention", "full_attention"]}
 """A Qwen3-Next of two layers, the first of them recurrent."""
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+"""A mixture of experts in both layers."""
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -28,8 +30,9 @@ def write_model(directory: Path, *, kind: str = "llama", seed: int = 0) -> Path:
              "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
              "tie_word_embeddings": True}
     torch.manual_seed(seed)
-    configs = {"llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config, "qwen3_next": transformers.Qwen3NextConfig}
-    config = configs[kind](**shape, **(DELTA_NET if kind == "qwen3_next" else {}))
+    configs = {"llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config, "qwen3_next": transformers.Qwen3NextConfig,
+               "qwen3_moe": transformers.Qwen3MoeConfig}
+    config = configs[kind](**shape, **{"qwen3_next": DELTA_NET, "qwen3_moe": EXPERTS}.get(kind, {}))
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -17,6 +17,7 @@ from tunewright.adapters.lineage import lineage_of
 from tunewright.config.tuning import LoraConfig
 from tunewright.errors import require
 from tunewright.models.directory import read_tensor_header
+from tunewright.models.heads import save_value_head
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,7 @@ def save_converted(model: PeftModel, directory: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(folder)
+    save_value_head(model, folder)
     return folder
 
 

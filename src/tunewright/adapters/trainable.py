@@ -19,6 +19,7 @@ from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.errors import require
 from tunewright.models.families import is_quantised
+from tunewright.models.heads import reload_value_head, save_value_head, without_value_head
 from tunewright.models.load import check_vocabulary, reload_weights
 from tunewright.models.surgery.vocabulary import fit_vocabulary
 
@@ -87,7 +88,7 @@ def enable_gradient_checkpointing(model: nn.Module, reentrant: bool) -> None:
 def save_trained(
     model: nn.Module, directory: Path, tokenizer: PreTrainedTokenizerBase, *, chat_template: str | None = None
 ) -> None:
-    """Write what was trained, for peft or transformers to load: an adapter, or the whole model with its configuration.
+    """Write what was trained, for peft or transformers to load: an adapter, or the whole model with its configuration, and its value head.
 
     The tokenizer goes alongside; `chat_template` is the jinja text used in training, absent for the tokenizer's own.
     Nothing is pickled. `directory` may exist; files of the same names are replaced.
@@ -95,10 +96,12 @@ def save_trained(
     from peft import PeftModel
 
     directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, PeftModel):
-        save_adapter(model, directory)
-    else:
-        save_model(cast("PreTrainedModel", model), directory, SHARD_SIZE)
+    with without_value_head(model):
+        if isinstance(model, PeftModel):
+            save_adapter(model, directory)
+        else:
+            save_model(cast("PreTrainedModel", model), directory, SHARD_SIZE)
+    save_value_head(model, directory)
     save_tokenizer(tokenizer, directory, chat_template)
     open_up(directory)
 
@@ -114,10 +117,12 @@ def load_trained(model: nn.Module, directory: Path) -> None:
     from peft import PeftModel, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    if isinstance(model, PeftModel):
-        set_peft_model_state_dict(model, load_peft_weights(str(directory), device="cpu"))
-    else:
-        reload_weights(cast("PreTrainedModel", model), directory)
+    with without_value_head(model):
+        if isinstance(model, PeftModel):
+            set_peft_model_state_dict(model, load_peft_weights(str(directory), device="cpu"))
+        else:
+            reload_weights(cast("PreTrainedModel", model), directory)
+    reload_value_head(model, directory)
 
 
 def save_model(model: PreTrainedModel, directory: Path, shard_size: str) -> None:
@@ -146,6 +151,8 @@ def _lora(
     if checkpoint is not None:
         require(is_adapter(checkpoint), f"the checkpoint {checkpoint} holds no adapter",
                 mend="resume with the finetuning_type it was made with")
+        if tokenizer is not None and below == given:  # without its adapter the policy has the rows that the run began with
+            fit_vocabulary(model, tokenizer, run.tokenizer, run.run.seed)
         adapted = load_adapter(model, checkpoint, trainable=True)
     elif given and not run.lora.create_new_adapter:
         if tokenizer is not None:

@@ -17,7 +17,7 @@ from tunewright.errors import refuse, require
 from tunewright.models.directory import read_json_object
 from tunewright.models.families import embeddings, head
 from tunewright.models.new_tokens import new_tokens
-from tunewright.models.surgery.vocabulary import resize
+from tunewright.models.surgery.vocabulary import begin, matrices, resize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ def are_tied(model: PreTrainedModel) -> bool:
 
 
 def make_room(model: PreTrainedModel, facts: AdapterFacts) -> None:
-    """Give `model` as many embedding rows as the adapter brings along, if it has fewer; the adapter's stand in for all of them.
+    """Give `model` as many embedding rows as the adapter brings along, if it has fewer: means, in whose place the adapter's own are read.
 
     Raises `InputError` if the model cannot grow.
     """
@@ -61,6 +61,8 @@ def make_room(model: PreTrainedModel, facts: AdapterFacts) -> None:
     saved = [facts.shapes.get(f"base_model.model.{name}.weight", (0,))[0] for name in vocabulary_modules(model)]
     if max(saved, default=0) > rows:
         resize(model, max(saved))
+        for matrix in matrices(model).values():
+            begin(matrix, rows, {})
         log.info("adapter %s brings %d embedding rows, the base has %d", facts.directory, max(saved), rows)
 
 

@@ -37,7 +37,6 @@ Exit code 2 means that a run would be refused: rows cannot be read, or more of t
 """
 _WITH_VALUE: Final = ("--html", "--json", "--audit", "--fewest-trained", "--first")
 _FEWEST: Final = "4"
-_ENCODED: Final = ("pt", "sft")
 _CONFIG_ENDINGS: Final = (".yaml", ".yml")
 
 
@@ -158,12 +157,9 @@ def _examined_tokens(run: RunConfig, wish: Wish) -> DoctorReport:
 
 
 def _tokens(run: RunConfig) -> Tokens | None:
-    """The encoder of the run, or None if it names neither a model nor a tokenizer, or if its rows are not encoded as they are."""
+    """The encoder of the run, or None if it names neither a model nor a tokenizer."""
     if not (run.model.model_name_or_path or run.tokenizer.tokenizer_name_or_path):
         _say("rows only: tokens are counted where model_name_or_path or tokenizer_name_or_path is given")
-        return None
-    if run.run.stage not in _ENCODED:
-        _say("rows only: tokens are counted for conversations and documents, not for pairs, feedback or prompts")
         return None
     from tunewright.data.control_tokens import control_tokens
     from tunewright.data.doctor.examine import Tokens

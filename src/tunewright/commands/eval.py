@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from tunewright.config.optimization import PrecisionConfig
     from tunewright.config.run import RunConfig
     from tunewright.data.pipeline import Prepared
+    from tunewright.engine.evaluate import EvaluationPlan
     from tunewright.engine.metrics import Metrics
     from tunewright.inference.opening import Opened
     from tunewright.runtime import LogLevels, Ranks
+    from tunewright.stages.stage import ExampleKind, Models
 
 
 def run(argv: Sequence[str]) -> int:
@@ -72,14 +74,20 @@ def _evaluate_and_report(config: RunConfig, ranks: Ranks) -> None:
     report_metrics(evaluate_model(model, tokenizer, prepared, config, ranks), config, "eval", ranks)
 
 
-def open_and_prepare(config: RunConfig, ranks: Ranks) -> tuple[Opened, Prepared]:
-    """The model that the configuration points at, with its tokenizer and template, and the evaluation sets."""
+def open_and_prepare(config: RunConfig, ranks: Ranks, rows: RunConfig | None = None) -> tuple[Opened, Prepared]:
+    """The model that the configuration points at, with its tokenizer and template, and the evaluation sets, read as `rows` says if that
+    is given."""
+    from tunewright.adapters.directory import split_adapter
+    from tunewright.adapters.value_head import head_directory
     from tunewright.data.pipeline import build
     from tunewright.inference.opening import open_model
+    from tunewright.models.heads import load_value_head
 
     say = _teller(config, ranks)
     opened = open_model(config)
-    return opened, build(_untrained(config), opened.tokenizer, opened.renderer, report=say)
+    if config.run.stage == "rm":
+        load_value_head(opened.model, head_directory(split_adapter(config.model)))
+    return opened, build(_untrained(rows or config), opened.tokenizer, opened.renderer, report=say)
 
 
 def open_documents(config: RunConfig, ranks: Ranks) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Prepared]:
@@ -110,24 +118,45 @@ def _untrained(config: RunConfig) -> RunConfig:
 
 def evaluate_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, config: RunConfig, ranks: Ranks,
+    others: Models | None = None,
 ) -> Metrics:
-    """Metrics of a model on the evaluation sets, as in training; the same on every rank."""
-    from tunewright.engine.assemble import collation, is_pinned, loading, share
-    from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
-    from tunewright.engine.number_formats import evaluation_dtype
-    from tunewright.kernels.plan import apply, hasten_to_evaluate
+    """Metrics of a model on the evaluation sets, as in training; the same on every rank. `others`: the models that the stage needs
+    besides it, if they are open."""
+    from tunewright.config.rules.rule import ONLINE
+    from tunewright.data.quirks import chosen
+    from tunewright.data.templates import load_renderer
+    from tunewright.engine.evaluate import evaluate_sets
+    from tunewright.engine.online import Around, for_evaluation, numbered
+    from tunewright.engine.roles import evaluation_others
     from tunewright.stages.load import load_stage
     from tunewright.stages.stage import Role
 
+    stage = load_stage(config)
+    beside = evaluation_others(config, stage, model, tokenizer) if others is None else others
+    if config.run.stage in ONLINE:
+        renderer = load_renderer(config.template, tokenizer, chosen(config.data.data_compat))
+        stage = for_evaluation(stage, Around(config, tokenizer, renderer, prepared), beside)
+    sets = numbered(stage.examples, prepared.evaluation)
+    return evaluate_sets(stage, {**beside, Role.POLICY: model}, sets, evaluation_plan(model, tokenizer, stage.examples, config, ranks))
+
+
+def evaluation_plan(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: ExampleKind, config: RunConfig, ranks: Ranks,
+) -> EvaluationPlan:
+    """How an opened model, which takes its fast paths from here on, is run through a set."""
+    from tunewright.engine.assemble import evaluation_collation, is_pinned, loading, share
+    from tunewright.engine.evaluate import EvaluationPlan
+    from tunewright.engine.number_formats import evaluation_dtype
+    from tunewright.kernels.plan import apply, hasten_to_evaluate
+
     batching, device = config.batching, model.device
-    is_flat = apply(replace(config, data=replace(config.data, packing=False)), model).flat  # evaluation sets are never packed
+    plan = apply(replace(config, data=replace(config.data, packing=False)), model)  # evaluation sets are never packed
     hasten_to_evaluate(config, model)
-    collate = collation(flat=is_flat, pad_token_id=int(tokenizer.pad_token_id))
-    plan = EvaluationPlan(
+    collate = evaluation_collation(config, kind, plan, int(tokenizer.pad_token_id))
+    return EvaluationPlan(
         share(batching.per_device_eval_batch_size, 1, ranks), loading(batching, collate, pinned=is_pinned(config)), device, ranks,
         accuracy=config.evaluation.compute_accuracy, autocast=lambda: _autocast(config.precision, device),
-        dtype=evaluation_dtype(config.precision))
-    return evaluate_sets(load_stage(config.run.stage), {Role.POLICY: model}, prepared.evaluation, plan)
+        dtype=evaluation_dtype(config.precision), seed=config.run.seed)
 
 
 def report_metrics(metrics: Metrics, config: RunConfig, split: str, ranks: Ranks) -> None:

@@ -234,6 +234,16 @@ def data_files(run: RunConfig) -> list[Problem]:
         return [Problem(error.message, error.where, error.mend)]
 
 
+def predicted_files(run: RunConfig) -> list[Problem]:
+    """The data sets as prediction reads them."""
+    from tunewright.data.single_answers import read_for_prediction
+
+    try:
+        return data_files(read_for_prediction(run))
+    except InputError as error:
+        return [Problem(error.message, error.where, error.mend)]
+
+
 def data_lines(run: RunConfig) -> list[str]:
     """How the rows of the data sets, in which no problem was found, are understood."""
     from tunewright.data.probe import interpretations
@@ -259,6 +269,7 @@ _HUB = Inspection(hub_access, ("push_to_hub", "export_hub_model_id"))
 _DATA = Inspection(data_files, ("dataset", "eval_dataset", "dataset_dir", "stage", "max_samples", "max_dropped_fraction", "val_size",
                                 "prompt_column", "query_column", "response_column", "history_column", "data_manager_type", "split",
                                 "tokenized_path"))
+_PREDICTED = Inspection(predicted_files, _DATA.fields)
 _FEW_BITS: Mapping[Purpose, Inspection] = {
     purpose: Inspection(partial(quantised_base, purpose), (
         *_OF_MODELS, "quantization_bit", "finetuning_type", "pissa_init", "create_new_adapter", "merge_lora", "adapter_name_or_path"))
@@ -275,7 +286,7 @@ _INSPECTIONS: Mapping[Purpose, tuple[Inspection, ...]] = {
         _DATA, _HUB, _GRAPH,
     ),
     "eval": (_MODEL, _TOKENS, _FEW_BITS["eval"], _ANSWERING, _ADAPTERS, _DATA),
-    "predict": (_MODEL, _TOKENS, _FEW_BITS["predict"], _ANSWERING, _ADAPTERS, _DATA),
+    "predict": (_MODEL, _TOKENS, _FEW_BITS["predict"], _ANSWERING, _ADAPTERS, _PREDICTED),
     "chat": (_MODEL, _TOKENS, _FEW_BITS["chat"], _ANSWERING, _ADAPTERS),
     "export": (_MODEL, _TOKENS, _FEW_BITS["export"], _ADAPTERS, _HUB, _GRAPH),
     "preview": (_TOKENS, _TEMPLATE, _DATA),

@@ -42,23 +42,34 @@ class Wish:
     ids: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Rows of a set, the tokenizer that made them, and what the segments of a row are called, if they have names."""
+
+    examples: PreparedSet
+    rows: tuple[int, ...]
+    tokenizer: PreTrainedTokenizerBase
+    names: tuple[str, ...]
+
+
 def run(argv: list[str]) -> int:
     """Show rows. Returns the exit code."""
     if not argv or not {"-h", "--help"}.isdisjoint(argv):
         sys.stdout.write(USAGE)
         return 0 if argv else 2
     from tunewright.commands.preflight import read_ready
+    from tunewright.data.stage_layout import segment_names
 
     wish, rest = parse(argv)
     require(wish.html is None or wish.html.absolute().parent.is_dir(), f"--html: no folder {wish.html and wish.html.parent}",
             mend="make it, or name a file elsewhere")
     config = read_ready(rest, "preview").config
     examples, tokenizer = prepared_examples(config, wish.chosen_set)
-    rows = chosen_rows(wish.rows, len(examples))
+    shown = Shown(examples, tuple(chosen_rows(wish.rows, len(examples))), tokenizer, segment_names(config.run.stage))
     if wish.html is not None:
-        _write_page(examples, rows, tokenizer, wish.html)
+        _write_page(shown, wish.html)
     else:
-        _print(examples, rows, tokenizer, ids=wish.ids)
+        _print(shown, ids=wish.ids)
     return 0
 
 
@@ -120,10 +131,11 @@ def prepared_examples(config: RunConfig, name: str | None) -> tuple[PreparedSet,
     return examples.head(_OF_A_STREAM) if isinstance(examples, Stream) else examples, tokenizer
 
 
-def _write_page(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def _write_page(shown: Shown, path: Path) -> None:
     from tunewright.data.preview import preview_html
 
-    page = preview_html([(examples[row], examples.origins(row)) for row in rows], tokenizer, "tunewright preview")
+    examples = [(shown.examples[row], shown.examples.origins(row)) for row in shown.rows]
+    page = preview_html(examples, shown.tokenizer, "tunewright preview", shown.names)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -131,7 +143,7 @@ def _write_page(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTraine
     print(path)
 
 
-def _print(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, ids: bool) -> None:
+def _print(shown: Shown, *, ids: bool) -> None:
     from rich.console import Console
 
     from tunewright.data.preview import plain, preview_lines, token_lines
@@ -139,8 +151,8 @@ def _print(examples: PreparedSet, rows: Sequence[int], tokenizer: PreTrainedToke
     lines = token_lines if ids else preview_lines
     console = Console(highlight=False, soft_wrap=True)
     in_colour = console.is_terminal and not os.environ.get("NO_COLOR")
-    for row in rows:
-        for line in lines(examples[row], tokenizer, examples.origins(row)):
+    for row in shown.rows:
+        for line in lines(shown.examples[row], shown.tokenizer, shown.examples.origins(row), shown.names):
             if in_colour:
                 console.print(coloured(line))
             else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunewright.engine.signals import StopRequest
     from tunewright.engine.training import Parts
     from tunewright.runtime import Ranks
+    from tunewright.stages.stage import Models
 
 Say = Callable[[str], None]
 
@@ -43,12 +44,13 @@ class Surroundings(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What is evaluated at the end: a model with its tokenizer and template, and the rows."""
+    """What is evaluated at the end: a model with its tokenizer and template, the rows, and the models besides it; None: not opened."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     renderer: Renderer | None
     prepared: Prepared
+    others: Models | None = None
 
 
 def run(argv: Sequence[str]) -> int:
@@ -110,7 +112,9 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Me
     from tunewright.adapters.coverage import coverage
     from tunewright.durable import SMALL, storage_errors
     from tunewright.engine.cards import card_facts, write_card
+    from tunewright.engine.online import with_rollouts
     from tunewright.engine.resume import begin
+    from tunewright.engine.roles import open_others
     from tunewright.engine.training import execute, prepare
     from tunewright.planning.decide import decide
 
@@ -126,10 +130,11 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Me
     parts = replace(_open(run, rows, start), uploads=uploads)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
+    parts = with_rollouts(replace(parts, others=open_others(parts)))
     metrics = execute(prepare(parts, stop))
     if run.run.do_eval or run.run.do_predict or run.export.merge_lora_and_save or run.hub.push_to_hub:
         stop.end_at_once(f"after training; the trained model is in {start.store.root}")
-    metrics |= _afterwards(run, Trained(parts.model, parts.tokenizer, parts.renderer, parts.prepared), ranks)
+    metrics |= _afterwards(run, Trained(parts.model, parts.tokenizer, parts.renderer, parts.prepared, parts.others), ranks)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             write_card(start.store.root, card_facts(run, metrics))
@@ -155,14 +160,19 @@ def _merge(run: RunConfig, trained: Path, say: Say) -> None:
 def _read_rows(run: RunConfig, say: Say) -> Rows:
     """Tokenizer, template and data: before the output directory is touched, so that bad rows leave it as it was."""
     from tunewright.adapters.vocabulary import own_tokenizer
+    from tunewright.config.rules.rule import ONLINE
     from tunewright.data.pipeline import build
     from tunewright.data.quirks import chosen
     from tunewright.data.templates import load_renderer
+    from tunewright.engine.online import demand_rewards
     from tunewright.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(own_tokenizer(run.model, run.tokenizer), run.tokenizer)
     renderer = None if run.run.stage == "pt" else load_renderer(run.template, tokenizer, chosen(run.data.data_compat))
-    return Rows(tokenizer, renderer, build(run, tokenizer, renderer, report=say))
+    prepared = build(run, tokenizer, renderer, report=say)
+    if run.run.stage in ONLINE:
+        demand_rewards(run, prepared)
+    return Rows(tokenizer, renderer, prepared)
 
 
 def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
@@ -175,8 +185,9 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
         resume_source,
         save_trained,
     )
+    from tunewright.adapters.value_head import give_value_head, make_reward_model
     from tunewright.engine.training import Parts
-    from tunewright.kernels.plan import apply, hasten, offload, share_beginnings
+    from tunewright.kernels.plan import apply, hasten, offload, share_beginnings, share_prefixes
     from tunewright.kernels.recompute import LAYERS
     from tunewright.kernels.variants import choose_variants, computes_on_gpu
     from tunewright.models.load import load_model
@@ -184,6 +195,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     from tunewright.planning.recomputation import recompute_as_asked
     from tunewright.quantization.quantizer import quantizer
     from tunewright.stages.load import load_stage
+    from tunewright.stages.stage import ExampleKind
 
     tokenizer, renderer = rows.tokenizer, rows.renderer
     checkpoint = start.checkpoint.path if start.checkpoint else None
@@ -196,17 +208,26 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     demand_mergeable(base, run)
     kernels = apply(run, base)
     kernels = kernels.told(choose_variants(run.kernels, base, on_gpu=computes_on_gpu(use_cpu=run.run.use_cpu)))
+    stage = load_stage(run)
+    if stage.examples is ExampleKind.PREFERENCE or stage.name == "grpo":
+        kernels = share_prefixes(kernels, base, wanted="prefix" not in run.kernels.slow_paths)
     model = make_trainable(base, run, checkpoint=checkpoint, tokenizer=tokenizer)
+    if run.run.stage == "rm":
+        make_reward_model(model, run, checkpoint)
+    elif run.run.stage == "ppo":
+        give_value_head(model, run, checkpoint)
     recomputes_layers = run.precision.gradient_checkpointing and run.precision.recompute_modules == LAYERS
     if recomputes_layers:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
         if run.kernels.use_unsloth_gc:
             kernels = kernels.told(offload(run, model))
-    kernels = share_beginnings(run, kernels.told(hasten(run, model)), model)
+    kernels = kernels.told(hasten(run, model))
+    if stage.examples in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+        kernels = share_beginnings(run, kernels, model)
     if run.precision.gradient_checkpointing and not recomputes_layers:
         kernels = kernels.told((recompute_as_asked(model, run.precision),))
     template = None if renderer is None else renderer.source
-    return Parts(run, load_stage(run.run.stage, run.loss.label_smoothing_factor), model, tokenizer, renderer, rows.prepared, kernels, start,
+    return Parts(run, stage, model, tokenizer, renderer, rows.prepared, kernels, start,
                  save=lambda trained, directory: save_trained(trained, directory, tokenizer, chat_template=template))
 
 
@@ -229,7 +250,7 @@ def _afterwards(run: RunConfig, trained: Trained, ranks: Ranks) -> Metrics:
 
     metrics: Metrics = {}
     if run.run.do_eval:
-        found = evaluate_model(trained.model, trained.tokenizer, trained.prepared, run, ranks)
+        found = evaluate_model(trained.model, trained.tokenizer, trained.prepared, run, ranks, trained.others)
         report_metrics(found, run, "eval", ranks)
         metrics |= found
     if run.run.do_predict:

@@ -8,6 +8,7 @@ from typing import Final
 
 from tunewright.config.origin import Origin
 from tunewright.config.rules import (
+    alignment,
     data,
     engine,
     hub,
@@ -27,7 +28,7 @@ from tunewright.config.run import RunConfig
 from tunewright.errors import Problem
 
 RULES: Final[tuple[Rule, ...]] = (
-    *data.RULES, *mixing.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *kernels.RULES, *optimizer.RULES,
+    *data.RULES, *mixing.RULES, *tuning.RULES, *training.RULES, *engine.RULES, *kernels.RULES, *optimizer.RULES, *alignment.RULES,
     *quantization.RULES, *vocabulary.RULES, *paths.RULES, *inference.RULES, *hub.RULES, *unread.RULES)
 
 

@@ -17,6 +17,10 @@ class LossConfig:
     neftune_noise_alpha: float | None = param(
         None, "Add uniform noise of at most alpha / sqrt(length x width) to the embeddings of each training sequence (NEFTune, Jain et "
         "al. 2023); 5 to 15 is usual.", above=0, maximum=1e4, llamafactory="neftune_noise_alpha", example="5")
+    moe_aux_loss_coef: float | None = param(
+        None, "Weight of the loss that spreads tokens evenly over the experts of a mixture (Fedus et al. 2021, eq. 4; over all tokens of "
+        "an optimizer step); absent means what the model's configuration says.", minimum=0, llamafactory="moe_aux_loss_coef",
+        cli_reference="moe_aux_loss_coef")
     ignore_pad_token_for_loss: bool = param(
         True, "Leave padding out of the training loss. False trains the model to go on with padding tokens behind each row, as far as the "
         "longest row of its batch: the loss then depends on how rows fall into batches. Evaluation never counts padding.",

@@ -19,8 +19,6 @@ class Quirk:
     refusal: str = ""
 
 
-NOT_BUILT: Final = "not built yet"
-
 QUIRKS: Final = tuple(Quirk(*one) for one in (
     # The registry.
     ("columns-partial-defaults", "`columns` unsets every column that it does not name", "such columns keep their defaults"),
@@ -47,7 +45,7 @@ QUIRKS: Final = tuple(Quirk(*one) for one in (
     ("num-samples-numpy", "`num_samples` draws from numpy's global generator, so that each set changes the draws of the next",
      "rows are a function of the seed"),
     ("kto-batch-kl", "the mismatched answer of KTO is that of the row before in one batch of preprocessing",
-     "it comes from the batch that is trained", NOT_BUILT),
+     "it is that of the row after it in the optimizer step", "the estimate would depend on how rows are preprocessed"),
     ("truncate-silent", "rows that are cut are not counted", "each is in the audit", "what was cut is always said"),
     ("zero-target-kept", "a row without a trained token stays", "it is left out",
      "it would train nothing, and its batch might divide by zero"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunewright.config.alignment import AlignmentConfig
 from tunewright.config.checkpoints import (
     CheckpointConfig,
     EvaluationConfig,
@@ -44,6 +45,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewright.config.param import NOT_BUILT, Alias, Implied, param
+from tunewright.config.param import Alias, Implied, param
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunControl:
     """Stage, output directory, seeds and device."""
 
-    stage: str = param("sft", "Training algorithm.", choices=("pt", "sft"), llamafactory="stage",
-        refused_values={"rm": NOT_BUILT, "ppo": NOT_BUILT, "dpo": NOT_BUILT, "kto": NOT_BUILT},
-        mindspeed_fsdp2="stage")
+    stage: str = param("sft", "Training algorithm: pre-training (pt), supervised fine-tuning (sft), reward model (rm), preferences between "
+        "two answers (dpo), marked answers (kto), or rewards (ppo, grpo).", choices=("pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"),
+        llamafactory=Alias("stage", choices=("pt", "sft", "rm", "ppo", "dpo", "kto")),
+        mindspeed_fsdp2=Alias("stage", choices=("pt", "sft")))
     do_train: bool = param(
         True, "Train.", llamafactory=Alias("do_train", default=False), recorded=False,
         qlora_script="do_train")

@@ -1,9 +1,9 @@
 """Token cache: what a data set becomes is kept under the hash of everything it depends on, and every hit and miss says why.
 
-An entry is a folder `<digest>` with four `.npy` files, `notes.jsonl` and, written last, `manifest.json` with the size and sha256 of
-each. It is made under a lock per digest: of several processes one tokenises, the others wait. What is tokenised goes to shards in
-`.building-<digest>` as it is made. A run that was killed leaves them there, and the next one that wants the same goes on from
-them. When all are there they are laid end to end in the entry's files, and the folder is renamed.
+An entry is a folder `<digest>` with four `.npy` files, a fifth where rows are marked, `notes.jsonl` and, written last, `manifest.json`
+with the size and sha256 of each. It is made under a lock per digest: of several processes one tokenises, the others wait. What is
+tokenised goes to shards in `.building-<digest>` as it is made. A run that was killed leaves them there, and the next one that wants the
+same goes on from them. When all are there they are laid end to end in the entry's files, and the folder is renamed.
 """
 
 from __future__ import annotations
@@ -274,11 +274,17 @@ def damage(entry: Path, manifest: Mapping[str, Any]) -> str | None:
 
 
 def _load(entry: Path, manifest: Mapping[str, Any], files: Sequence[str]) -> Tokenised:
-    arrays = {name: mapped(entry / f"{name}.npy") for name in _ARRAYS}
     names = dict(zip(manifest["origin_files"], files, strict=True))
     notes = notes_from_lines((entry / "notes.jsonl").read_text(encoding="utf-8"))
     renamed = tuple(replace(note, origin=replace(note.origin, file=names[note.origin.file])) for note in notes)
-    return Tokenised(TokenStore(**arrays, files=tuple(files)), manifest["rows"], renamed)
+    return Tokenised(open_store(entry, tuple(files)), manifest["rows"], renamed)
+
+
+def open_store(folder: Path, files: tuple[str, ...]) -> TokenStore:
+    """The rows whose arrays lie in the folder; a folder without marks is one of rows that have none."""
+    arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
+    marks = folder / "marks.npy"
+    return TokenStore(**arrays, marks=mapped(marks) if marks.exists() else np.zeros(len(arrays["origins"]), np.int8), files=files)
 
 
 def mapped(path: Path) -> Any:

@@ -6,17 +6,20 @@ Axes: B rows, S positions of the longest row, T positions of all rows together, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
 from tunewright.data.records import IGNORE_INDEX
+from tunewright.data.sequences import Sequences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tunewright.data.experience import Experience
 
 
 class Example(NamedTuple):
@@ -24,13 +27,19 @@ class Example(NamedTuple):
 
     `bounds` is [0, length] for a plain row and [0, end of row 1, ..., length] for a packed sequence. The label at a
     position is the token *at* that position (Hugging Face's convention): the loss shifts. The first label of each segment
-    is always IGNORE_INDEX, because nothing precedes it.
+    is always IGNORE_INDEX, because nothing precedes it. A pair of answers is two segments, prompt + chosen and prompt + rejected.
+    `mark`: 1 for an answer that was called desirable, -1 for one that was not, 0 where nobody said so.
     """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     bounds: NDArray[np.int32]
     sample_id: int
+    mark: int = 0
+
+
+_STAY: Final = ("bounds", "prefixes")
+"""What kernels read as numbers, so that it stays where it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,11 @@ class Batch:
     `bounds` [N + 1] int32: where each segment begins and the last one ends, on a [1, T] batch; None on a padded one.
     `prefixes` [N] int32, beside `bounds`: segment n continues after the first prefixes[n] tokens of the nearest segment before it that
     is by itself, which has 0; None where all are.
+    `sequences`: the answers of pairs or feedback; labels are IGNORE_INDEX throughout there. `marks` [R] int8: of rows of feedback.
+    `reference` [sequences.count]: log-probabilities of the sequences under the reference model. `kl`: divergences from it that hold for
+    the whole optimizer step: [1], or of pairs [2], that of chosen and of rejected answers. `routing` [E + 2]: what the routers of a mixture
+    of E experts decide in the whole step (`engine.router_balance`). `experience`: of answers that the policy gave in this step; it is made
+    on the device.
     """
 
     input_ids: torch.Tensor
@@ -48,7 +62,13 @@ class Batch:
     attention_mask: torch.Tensor | None
     bounds: torch.Tensor | None
     sample_ids: tuple[int, ...]
+    sequences: Sequences | None = None
     prefixes: torch.Tensor | None = None
+    marks: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
+    kl: torch.Tensor | None = None
+    routing: torch.Tensor | None = None
+    experience: Experience | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -58,20 +78,19 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's data loader calls this."""
-        mask = self.attention_mask
-        return replace(
-            self, input_ids=self.input_ids.pin_memory(), labels=self.labels.pin_memory(), position_ids=self.position_ids.pin_memory(),
-            attention_mask=None if mask is None else mask.pin_memory())
+        pinned: dict[str, Any] = {name: part.pin_memory() for name, part in self._parts().items()}
+        return replace(self, **pinned)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; `bounds` and `prefixes` stay on the CPU, where kernels read them as numbers."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            position_ids=self.position_ids.to(device, non_blocking=True),
-            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
-        )
+        moved: dict[str, Any] = {name: part.to(device) if isinstance(part, Sequences) else part.to(device, non_blocking=True)
+                                 for name, part in self._parts().items()}
+        return replace(self, **moved)
+
+    def _parts(self) -> dict[str, torch.Tensor | Sequences]:
+        """Every tensor that a model or a loss computes with."""
+        found = ((one.name, getattr(self, one.name)) for one in fields(self) if one.name not in _STAY)
+        return {name: part for name, part in found if isinstance(part, torch.Tensor | Sequences)}
 
 
 Positions = Callable[[Example], "NDArray[np.int64]"]
@@ -176,7 +195,9 @@ def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: in
 
 def without_labels(batch: Batch) -> Batch:
     """The same batch with nothing to train on: what a rank runs when the tail of an epoch leaves it no rows."""
-    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), sample_ids=())
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), sample_ids=(),
+                   sequences=None if batch.sequences is None else Sequences.none(),
+                   marks=None if batch.marks is None else batch.marks[:0], reference=None)
 
 
 def _row(parts: Sequence[NDArray[np.int32]]) -> torch.Tensor:

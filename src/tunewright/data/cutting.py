@@ -88,3 +88,21 @@ def most_that_fit(number: int, fits: Callable[[int], bool]) -> int:
         else:
             beyond = middle
     return least
+
+
+def answer_parts(prompt: int, answer: int, cutoff_len: int, policy: str) -> tuple[slice, slice] | None:
+    """What is kept of a prompt, and of every answer to it, the longest of which has `answer` tokens; None where nothing can be.
+
+    All answers keep the same prompt. `cut_right` keeps it whole and cuts answers at their ends; `cut_left` keeps them whole, and of the
+    prompt the end, at least one token; `proportional` cuts both from their ends by `shares`.
+    """
+    if prompt + answer <= cutoff_len:
+        return slice(0, prompt), slice(0, answer)
+    if policy == "cut_right":
+        return (slice(0, prompt), slice(0, cutoff_len - prompt)) if prompt < cutoff_len else None
+    if policy == "cut_left":
+        return (slice(prompt - (cutoff_len - answer), prompt), slice(0, answer)) if answer < cutoff_len else None
+    if policy == "proportional":
+        source, target = shares(prompt, answer, cutoff_len)
+        return (slice(0, source), slice(0, target)) if source and target else None
+    return None

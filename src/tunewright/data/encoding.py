@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,11 +17,34 @@ from tunewright.data.tokenize import truncate
 
 
 class Encoded(NamedTuple):
-    """The training rows of one record - several pieces of a long document, none if it is dropped - and what was done."""
+    """The training rows of one record - several pieces of a long document, two of a pair of answers, none if it is dropped - and what was
+    done. `size`: tokens before anything was cut, of a pair in its longer row. `are_answers`: several rows are not parts of one, but answers
+    to one prompt."""
 
     origin: Origin
     pieces: tuple[Tokens, ...]
     notes: tuple[Note, ...]
+    size: int
+    are_answers: bool = False
+
+    @property
+    def trained(self) -> int:
+        """Trained tokens: of all parts of a row, or of the answer that has the most."""
+        counts = [int(np.count_nonzero(piece.labels != IGNORE_INDEX)) for piece in self.pieces]
+        return max(counts, default=0) if self.are_answers else sum(counts)
+
+
+class RowEncoder(Protocol):
+    """Turns a chunk of records into training rows."""
+
+    @property
+    def splits(self) -> bool:
+        """Whether one record may become several examples."""
+        ...
+
+    def __call__(self, records: Sequence[Record]) -> list[Encoded]:
+        """Each record in order; pure, so that it can run in any process."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +65,7 @@ class Encoder:
 
     def __call__(self, records: Sequence[Record]) -> list[Encoded]:
         """Each record in order; pure, so that it can run in any process."""
-        return [self._long(record, row) if len(row[0]) > self.cutoff_len else self._checked(record.origin, [row], None)
+        return [self._long(record, row) if len(row[0]) > self.cutoff_len else self._checked(record.origin, [row], None, len(row[0]))
                 for record, row in zip(records, self.encode(records), strict=True)]
 
     def _long(self, record: Record, row: Row) -> Encoded:
@@ -50,16 +73,16 @@ class Encoder:
         size = len(row[0])
         reason = f"longer than cutoff_len {self.cutoff_len}"
         if self.cutoff_policy == "drop":
-            return Encoded(record.origin, (), (Note(record.origin, "dropped", reason, _tokens_of(size), size),))
+            return Encoded(record.origin, (), (Note(record.origin, "dropped", reason, tokens_of(size), size),), size)
         if not self.splits:
             return self._checked(record.origin, [self._cut(record, row)],
-                                 Note(record.origin, "changed", f"{reason}: {_CUTS[self.cutoff_policy]}", _tokens_of(size), size))
+                                 Note(record.origin, "changed", f"{reason}: {CUTS[self.cutoff_policy]}", tokens_of(size), size), size)
         parts = self._parts(record, row)
         long = sum(len(ids) > self.cutoff_len for _, (ids, _) in parts)
-        said = f"{_tokens_of(size)} in {len(parts)} pieces" + (f", {long} of them cut in proportion" if long else "")
+        said = f"{tokens_of(size)} in {len(parts)} pieces" + (f", {long} of them cut in proportion" if long else "")
         pieces = [self._fitted(part, piece) for part, piece in parts]
         return self._checked(record.origin, pieces, Note(record.origin, "changed", f"{reason}: {SPLIT}", said,
-                                                         sum(len(ids) for _, (ids, _) in parts)))
+                                                         sum(len(ids) for _, (ids, _) in parts)), size)
 
     def _parts(self, record: Record, row: Row) -> list[tuple[Record, Row]]:
         if self.conversations is not None:
@@ -78,30 +101,32 @@ class Encoder:
             return self.conversations.in_proportion(record, row, self.cutoff_len)
         return truncate(*row, self.cutoff_len, "cut_left" if self.cutoff_policy == "cut_left" else "cut_right") or row
 
-    def _checked(self, origin: Origin, rows: Sequence[Row], note: Note | None) -> Encoded:
+    def _checked(self, origin: Origin, rows: Sequence[Row], note: Note | None, size: int) -> Encoded:
         """Leave out rows without a label to train, and the record if none is left. `note` has the tokens before: those lost are counted."""
-        pieces = [_tokens(*row) for row in rows]
+        pieces = [as_tokens(*row) for row in rows]
         trained = tuple(piece for piece in pieces if (piece.labels != IGNORE_INDEX).any())
         if trained and note is None:
-            return Encoded(origin, trained, ())
+            return Encoded(origin, trained, (), size)
         if trained and note is not None:
             lost = (note.tokens_lost or 0) - sum(len(piece.labels) for piece in trained)
             empty = len(pieces) - len(trained)
             detail = note.detail + (f", {empty} of them without a trained token left out" if empty else "")
-            return Encoded(origin, trained, (replace(note, detail=detail, tokens_lost=lost),))
+            return Encoded(origin, trained, (replace(note, detail=detail, tokens_lost=lost),), size)
         if note is None:
-            return Encoded(origin, (), (Note(origin, "dropped", NO_TRAINED_TOKEN, _tokens_of(len(pieces[0].labels))),))
-        return Encoded(origin, (), (Note(origin, "dropped", NO_TRAINED_TOKEN, f"{note.detail}, {note.reason}", note.tokens_lost),))
+            return Encoded(origin, (), (Note(origin, "dropped", NO_TRAINED_TOKEN, tokens_of(len(pieces[0].labels))),), size)
+        return Encoded(origin, (), (Note(origin, "dropped", NO_TRAINED_TOKEN, f"{note.detail}, {note.reason}", note.tokens_lost),), size)
 
 
-_CUTS: Final = {"cut_right": "cut at its end", "cut_left": "cut at its start", "proportional": "cut in proportion"}
+CUTS: Final = {"cut_right": "cut at its end", "cut_left": "cut at its start", "proportional": "cut in proportion"}
+"""What is done to a row that is too long, in the words of the audit."""
 
 
-def _tokens_of(size: int) -> str:
+def tokens_of(size: int) -> str:
+    """In words."""
     return f"{size} tokens"
 
 
-def _tokens(ids: Ints, labels: Ints) -> Tokens:
+def as_tokens(ids: Ints, labels: Ints) -> Tokens:
     """Arrays of one row. Its first token cannot be predicted from anything, so its label is taken out."""
     if isinstance(ids, np.ndarray) and isinstance(labels, np.ndarray) and labels[0] == IGNORE_INDEX:
         return Tokens(ids, labels)

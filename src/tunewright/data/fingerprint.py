@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WITHOUT_EFFECT_ON_TOKENS = {
-    "audit.py", "cache.py", "collate.py", "data_sets.py", "fingerprint.py", "kept_sets.py", "marks.py", "mixing.py", "packed_set.py",
-    "packing.py", "pipeline.py", "prepared.py", "probe.py", "sampling.py", "spread.py", "token_folder.py", "tokenized_path.py",
-    "workers.py",
+    "audit.py", "cache.py", "collate.py", "collate_feedback.py", "collate_pairs.py", "collate_prompts.py", "data_sets.py", "fingerprint.py",
+    "kept_sets.py", "marks.py", "mixing.py", "packed_set.py", "packing.py", "pipeline.py", "prepared.py", "probe.py", "sampling.py",
+    "sequences.py", "single_answers.py", "spread.py", "token_folder.py", "tokenized_path.py", "workers.py",
 }
 _LIBRARIES = ("jinja2", "tokenizers", "transformers")
 

@@ -14,6 +14,7 @@ from tunewright.data.data_sets import check_vocabulary
 from tunewright.data.examples import ExampleSet
 from tunewright.data.fingerprint import tokenizer_digest
 from tunewright.data.prepared import Prepared
+from tunewright.data.stage_layout import noun_of
 from tunewright.data.token_folder import holds_tokens
 from tunewright.data.tokenized_path import Made, Stored, alone, load, opened, save
 from tunewright.errors import InputError
@@ -42,7 +43,8 @@ def kept(run: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path, report:
         save(path, Stored(train, sets, prepared.audit), made)
         report(f"tokenized_path: saved in {path}")
         stored = opened(path)  # as a resumed run will find them: the digest of the training data is over these arrays
-        return replace(prepared, train=stored.train if run.run.do_train else None, evaluation=stored.evaluation, audit=stored.audit)
+        return replace(prepared, train=stored.train if run.run.do_train else None, evaluation=stored.evaluation, audit=stored.audit,
+                       sources={}, trained_from=())
 
 
 def _found(run: RunConfig, path: Path, made: Made, report: Report, vocab_size: int | None) -> Prepared:
@@ -50,7 +52,7 @@ def _found(run: RunConfig, path: Path, made: Made, report: Report, vocab_size: i
     stored = load(path, made, report)
     _check_kept(path, stored, run, vocab_size)
     for name, examples in {**({} if stored.train is None else {"train": stored.train}), **stored.evaluation}.items():
-        report(f"{name}: {examples.summary()}")
+        report(f"{name}: {examples.summary(noun_of(run.run.stage))}")
     return Prepared(stored.train if run.run.do_train else None, stored.evaluation, stored.audit, {})
 
 

@@ -23,6 +23,7 @@ from tunewright.data.prepared import Prepared as Prepared
 from tunewright.data.prepared import PromptRow as PromptRow
 from tunewright.data.row_encoder import tokeniser_of
 from tunewright.data.sources import Settled
+from tunewright.data.stage_layout import noun_of, rows_each
 from tunewright.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _read(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer
     train: PreparedSet | Stream | None = None
     evaluation: dict[str, ExampleSet] = {}
     sources: dict[str, tuple[Settled, ...]] = {}
+    settled: tuple[Settled, ...] = ()
     if data.dataset and (run.run.do_train or data.val_size):
         make = _streamed if data.streaming else _whole
         train, held_out, settled = make(sets)
@@ -78,11 +80,12 @@ def _read(run: RunConfig, tokenizer: PreTrainedTokenizerBase, renderer: Renderer
     elif run.run.do_train:
         raise InputError("dataset is not given", mend="name a file, a folder or a registered data set")
     for name, specs in evaluation_sets(data).items():
-        settled = sets.settled(specs, "eval_dataset")
-        evaluation[name], sources[name] = ExampleSet.of(sets.stores(settled)), settled
+        sources[name] = sets.settled(specs, "eval_dataset")
+        evaluation[name] = ExampleSet.of(sets.stores(sources[name]), rows_each(run.run.stage))
     for name, examples in evaluation.items():
-        report(f"{name}: {examples.summary()}, not packed")
-    return Prepared(train if run.run.do_train else None, evaluation, Audit(tuple(sets.audits)), sources, sets.tokeniser.encoder.splits)
+        report(f"{name}: {examples.summary(noun_of(run.run.stage))}, not packed")
+    return Prepared(train if run.run.do_train else None, evaluation, Audit(tuple(sets.audits)), sources, sets.tokeniser.encoder.splits,
+                    settled)
 
 
 def _whole(sets: Sets) -> tuple[ExampleSet | None, dict[str, ExampleSet], tuple[Settled, ...]]:
@@ -92,7 +95,7 @@ def _whole(sets: Sets) -> tuple[ExampleSet | None, dict[str, ExampleSet], tuple[
     train, held_out = _split(_mixed(sets.stores(settled), data, sets), data, sets.seed)
     if not run.run.do_train:
         return None, held_out, settled
-    sets.report(f"train: {train.summary()}")
+    sets.report(f"train: {train.summary(noun_of(run.run.stage))}")
     return packed(train, run, sets.first_token, sets.report) if packs(run) else train, held_out, settled
 
 
@@ -114,23 +117,24 @@ def _streamed(sets: Sets) -> tuple[Stream, dict[str, ExampleSet], tuple[Settled,
 
 
 def _mixed(stores: list[TokenStore], data: DataConfig, sets: Sets) -> ExampleSet:
-    """All rows of the stores, one store after the other or in turns."""
+    """All rows of the stores, one store after the other or in turns; pairs stay together."""
+    each = rows_each(sets.run.run.stage)
     if data.mix_strategy == "concat" or len(stores) == 1:
-        return ExampleSet.of(stores)
+        return ExampleSet.of(stores, each)
     is_split = sets.tokeniser.encoder.splits
-    rows = [store.whole_rows() if is_split else np.arange(len(store) + 1) for store in stores]
+    rows = [store.whole_rows() if is_split else np.arange(0, len(store) + 1, each) for store in stores]
     sizes = [len(bounds) - 1 for bounds in rows]
     order = interleaved(sizes, data.mix_strategy, data.interleave_probs, sets.seed)
     used = ", ".join(f"{count} of {size}" for count, size in zip(np.bincount(order[:, 0], minlength=len(sizes)), sizes, strict=True))
     sets.report(f"mixture ({data.mix_strategy}): {len(order)} rows; of each set, rows taken of rows there: {used}")
-    return ExampleSet.mixed(stores, rows, order)
+    return ExampleSet.mixed(stores, rows, order, each)
 
 
 def _split(everything: ExampleSet, data: DataConfig, seed: int) -> tuple[ExampleSet, dict[str, ExampleSet]]:
     """Hold out whole rows of the files: pieces of one document, or a row drawn twice, stay on one side."""
     if not data.val_size:
         return everything, {}
-    row_of = everything.rows_by_origin()
+    row_of = everything.rows_by_origin()[everything.bounds[:-1]]
     _, held_out = split_rows(int(row_of.max()) + 1, data.val_size, seed)
     is_held_out = np.isin(row_of, held_out)
     return everything.subset(np.flatnonzero(~is_held_out)), {VALIDATION: everything.subset(np.flatnonzero(is_held_out))}

@@ -10,7 +10,7 @@ from tunewright.config.data import VALIDATION
 from tunewright.data.audit import Audit
 from tunewright.data.examples import PreparedSet
 from tunewright.data.formats.fields import Converted
-from tunewright.data.records import Conversation, Message, Origin
+from tunewright.data.records import Conversation, Feedback, Message, Origin, Preference, Prompt
 from tunewright.data.sources import Settled, outcomes
 from tunewright.errors import InputError
 
@@ -32,7 +32,8 @@ class PromptRow:
 class Prepared:
     """The examples of a run. `train` is None without training; `evaluation` is by name; `audit` covers all rows read.
 
-    `is_split`: a row of a file may be several examples, for each of which it is not answered again.
+    `is_split`: a row of a file may be several examples, for each of which it is not answered again. `trained_from`: the data sets of
+    `train`, absent where it was kept as tokens.
     """
 
     train: PreparedSet | Stream | None
@@ -40,6 +41,7 @@ class Prepared:
     audit: Audit
     sources: Mapping[str, tuple[Settled, ...]] = field(repr=False)
     is_split: bool = False
+    trained_from: tuple[Settled, ...] = field(default=(), repr=False)
 
     def prompts(self, name: str = VALIDATION) -> list[PromptRow]:
         """The rows of an evaluation set for prediction, in its order, read again from their files."""
@@ -60,6 +62,12 @@ class Prepared:
 
 
 def _prompt_row(record: object) -> PromptRow:
+    """A conversation, or a pair, whose better answer is the one to compare with."""
+    if isinstance(record, Preference):
+        return PromptRow((*record.messages, *record.chosen[:-1]), _answer_text(record.chosen[-1]), record.origin, record.tools)
+    if isinstance(record, Prompt | Feedback):
+        raise InputError("prediction compares with answers, and these rows have none that are known to be good", where=str(record.origin),
+                         mend="set stage: sft, and give conversations")
     if not isinstance(record, Conversation):
         raise InputError("prediction needs conversations, not documents or tokens", mend="set stage: sft, and give rows of text")
     return PromptRow(record.messages[:-1], _answer_text(record.messages[-1]), record.origin, record.tools)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["trained", "context", "note"]
 
 _MOST_TOKENS_PER_CHARACTER = 8
+_MARKS = {0: "", 1: ", called desirable", -1: ", called undesirable"}
 _SHOWN = {"\t": "⇥", "\n": "\n"}
 
 
@@ -60,11 +61,12 @@ def shown_tokens(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[S
     return shown
 
 
-def preview_lines(example: Example, tokenizer: PreTrainedTokenizerBase, origins: Sequence[Origin]) -> list[Line]:
-    """The example as text, each segment under a heading; trained tokens are parts of their own kind."""
-    lines: list[Line] = [_heading(example, origins)]
+def preview_lines(example: Example, tokenizer: PreTrainedTokenizerBase, origins: Sequence[Origin],
+                  names: Sequence[str] = ()) -> list[Line]:
+    """The example as text, each segment under a heading, by `names` if there are any; trained tokens are parts of their own kind."""
+    lines: list[Line] = [_heading(example, origins, names)]
     for segment, tokens in _by_segment(example, tokenizer):
-        lines.append((Part(_segment_heading(example, segment, origins), "note"),))
+        lines.append((Part(_segment_heading(example, segment, origins, names), "note"),))
         line: list[Part] = []
         for token in tokens:
             *before, last = visible(token.text).split("\n")
@@ -77,14 +79,15 @@ def preview_lines(example: Example, tokenizer: PreTrainedTokenizerBase, origins:
     return [_joined(line) for line in lines]
 
 
-def token_lines(example: Example, tokenizer: PreTrainedTokenizerBase, origins: Sequence[Origin]) -> list[Line]:
+def token_lines(example: Example, tokenizer: PreTrainedTokenizerBase, origins: Sequence[Origin],
+                names: Sequence[str] = ()) -> list[Line]:
     """The example as a table, one token in each line: segment, position, id, text."""
-    lines: list[Line] = [_heading(example, origins)]
+    lines: list[Line] = [_heading(example, origins, names)]
     for segment, tokens in _by_segment(example, tokenizer):
-        lines.append((Part(_segment_heading(example, segment, origins), "note"),))
+        lines.append((Part(_segment_heading(example, segment, origins, names), "note"),))
         for token in tokens:
             ids = " ".join(map(str, token.ids))
-            place = f"  segment {token.segment}  position {token.position:>5}  id {ids:>7}  "
+            place = f"  {_name(token.segment, names)}  position {token.position:>5}  id {ids:>7}  "
             text = visible(token.text).replace("\n", "⏎")
             lines.append((Part(place, "note"), Part(text, "trained" if token.is_trained else "context")))
     return lines
@@ -95,13 +98,14 @@ def plain(line: Line) -> str:
     return "".join(f"⟦{part.text}⟧" if part.kind == "trained" and part.text else part.text for part in line)
 
 
-def preview_html(shown: Sequence[tuple[Example, Sequence[Origin]]], tokenizer: PreTrainedTokenizerBase, title: str) -> str:
+def preview_html(shown: Sequence[tuple[Example, Sequence[Origin]]], tokenizer: PreTrainedTokenizerBase, title: str,
+                 names: Sequence[str] = ()) -> str:
     """A page that stands alone and loads nothing; hovering over a token tells its id, position and segment."""
     body: list[str] = []
     for example, origins in shown:
-        body.append(f"<h2>{_escaped(plain(_heading(example, origins)))}</h2>")
+        body.append(f"<h2>{_escaped(plain(_heading(example, origins, names)))}</h2>")
         for segment, tokens in _by_segment(example, tokenizer):
-            body.append(f"<h3>{_escaped(_segment_heading(example, segment, origins))}</h3>")
+            body.append(f"<h3>{_escaped(_segment_heading(example, segment, origins, names))}</h3>")
             body.append("<pre>" + "".join(map(_token_html, tokens)) + "</pre>")
     return _PAGE.format(title=_escaped(title), style=_STYLE, body="\n".join(body))
 
@@ -111,18 +115,22 @@ def visible(text: str) -> str:
     return marks.visible(text, _SHOWN)
 
 
-def _heading(example: Example, origins: Sequence[Origin]) -> Line:
+def _heading(example: Example, origins: Sequence[Origin], names: Sequence[str]) -> Line:
     trained = int((example.labels != IGNORE_INDEX).sum())
     total = len(example.input_ids)
     share = f"{trained / total:.1%}" if total else "none"
-    packed = f", {len(origins)} rows packed" if len(origins) > 1 else ""
-    return (Part(f"row {example.sample_id}: {total} tokens, {trained} trained ({share}){packed}", "note"),)
+    packed = f", {len(origins)} rows packed" if len(origins) > 1 and not names else ""
+    return (Part(f"row {example.sample_id}: {total} tokens, {trained} trained ({share}){packed}{_MARKS[example.mark]}", "note"),)
 
 
-def _segment_heading(example: Example, segment: int, origins: Sequence[Origin]) -> str:
+def _segment_heading(example: Example, segment: int, origins: Sequence[Origin], names: Sequence[str]) -> str:
     begin, end = int(example.bounds[segment]), int(example.bounds[segment + 1])
     trained = int((example.labels[begin:end] != IGNORE_INDEX).sum())
-    return f"segment {segment}, positions 0-{end - begin - 1}, {trained} trained, from {visible(str(origins[segment]))}"
+    return f"{_name(segment, names)}, positions 0-{end - begin - 1}, {trained} trained, from {visible(str(origins[segment]))}"
+
+
+def _name(segment: int, names: Sequence[str]) -> str:
+    return names[segment] if names else f"segment {segment}"
 
 
 def _by_segment(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, list[ShownToken]]]:

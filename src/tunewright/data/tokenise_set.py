@@ -17,7 +17,7 @@ from tunewright.data.audit import Note
 from tunewright.data.cache import Built, Fingerprint, Report, TokenCache, Tokenised, without_cache
 from tunewright.data.chunks import Choice as Choice
 from tunewright.data.chunks import Lines, Rows, chunks, cores
-from tunewright.data.encoding import Encoder
+from tunewright.data.encoding import RowEncoder
 from tunewright.data.examples import StoreBuilder
 from tunewright.data.fingerprint import fingerprint
 from tunewright.data.formats.convert import convert
@@ -55,7 +55,7 @@ class Pace:
 class Tokeniser:
     """How data sets become tokens in this run. `settings` are what the tokens depend on, `cache` None for none."""
 
-    encoder: Encoder
+    encoder: RowEncoder
     settings: Mapping[str, Any]
     tokenizer_digest: str
     cache: TokenCache | None
@@ -91,7 +91,7 @@ class Tokeniser:
         found = _Seen(chunks(settled, choice, _planned_size(folder, self.pace.batch_size)))
         processes = self.pace.processes(settled)
         if processes > 1:
-            self.encoder.encode(())  # what it makes for its first rows is made here, once, and not in every process
+            self.encoder(())  # what it makes for its first rows is made here, once, and not in every process
         progress = Progress(settled.source.name, self.report)
         made: list[tuple[Path, Shard]] = []
         rows = 0
@@ -149,7 +149,7 @@ class _Seen:
 class Work:
     """What a worker process does with a chunk: convert its rows, encode them, write them as a shard into `folder`."""
 
-    encoder: Encoder
+    encoder: RowEncoder
     layout: Layout
     files: tuple[str, ...]
     folder: Path

@@ -16,7 +16,7 @@ from tunewright.data.control_tokens import literal_pattern, meant_and_written
 from tunewright.data.literal_encoder import LiteralEncoder, literal_encoder
 from tunewright.data.masks import ANSWERS_ONLY, MaskPolicy, Rendered, labels_of
 from tunewright.data.piece_encoder import ArrayRow, PieceEncoder, piece_encoder
-from tunewright.data.records import IGNORE_INDEX, Conversation, Message, Origin
+from tunewright.data.records import IGNORE_INDEX, Conversation, Message, Origin, Prompt
 from tunewright.data.template_trace import Tools
 from tunewright.data.templates import Renderer
 from tunewright.errors import InputError, require
@@ -60,6 +60,18 @@ def encode_prompt(messages: Sequence[Message], renderer: Renderer, tokenizer: Pr
     """Ids of the prompt for the next answer."""
     encoder = _encoder(tokenizer, len(tokenizer), renderer.special, renderer.control)
     return encoder.rows([renderer.trace_prompt(messages, tools)], ["the prompt"])[0][0]
+
+
+def encode_prompts(prompts: Sequence[Prompt], renderer: Renderer, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """`encode_prompt` of each, in one batch. Raises `InputError` naming the row that the template refuses."""
+    encoder = _encoder(tokenizer, len(tokenizer), renderer.special, renderer.control)
+    rendered = []
+    for prompt in prompts:
+        try:
+            rendered.append(renderer.trace_prompt(prompt.messages, prompt.tools))
+        except InputError as error:
+            raise InputError(error.message, where=error.where or str(prompt.origin), mend=error.mend) from error
+    return [ids for ids, _ in encoder.rows(rendered, [str(prompt.origin) for prompt in prompts])]
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> Row:

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from tunewright.data.audit import Audit, SetAudit, notes_from_lines, notes_to_lines
-from tunewright.data.cache import damage, file_digest, mapped
-from tunewright.data.examples import ExampleSet, StoreBuilder, Tokens, TokenStore
+from tunewright.data.cache import damage, file_digest, open_store
+from tunewright.data.examples import ExampleSet, StoreBuilder, Tokens
 from tunewright.data.shards import Shard, lay_end_to_end, write_shard
 from tunewright.data.spread import Spread
 from tunewright.data.token_folder import MANIFEST
@@ -140,7 +140,7 @@ def _write_set(folder: Path, examples: ExampleSet) -> list[str]:
             example = examples[index]
             for number, origin in enumerate(examples.origins(index)):
                 part = slice(example.bounds[number], example.bounds[number + 1])
-                builder.add(Tokens(example.input_ids[part], example.labels[part]), origin)
+                builder.add(Tokens(example.input_ids[part], example.labels[part], example.mark), origin)
         path = folder / f"{begin}.shard"
         shards.append((path, write_shard(path, builder.build(), (), 0)))
     lay_end_to_end(shards, folder)
@@ -152,8 +152,7 @@ def _write_set(folder: Path, examples: ExampleSet) -> list[str]:
 
 
 def _examples(folder: Path, files: tuple[str, ...]) -> ExampleSet:
-    input_ids, labels, offsets, origins = (mapped(folder / f"{name}.npy") for name in ("input_ids", "labels", "offsets", "origins"))
-    store = TokenStore(input_ids, labels, offsets, origins, files)
+    store = open_store(folder, files)
     bounds = np.load(folder / "bounds.npy", allow_pickle=False)
     members = np.stack([np.zeros(len(store), np.int64), np.arange(len(store), dtype=np.int64)], axis=1)
     return ExampleSet((store,), members, bounds, np.diff(np.asarray(store.offsets)[bounds]))

@@ -87,7 +87,8 @@ class Dialect:
         known = names_in(self.name)
         if not self.convert:
             return known
-        return {name: (row, replace(alias, convert=self.convert.get(name, alias.convert))) for name, (row, alias) in known.items()}
+        converted = {name: known[name] for name in self.convert if name in known}
+        return {**known, **{name: (row, replace(alias, convert=self.convert[name])) for name, (row, alias) in converted.items()}}
 
     def refuses(self, name: str) -> bool:
         """Whether the vocabulary has this name, or the one it negates, and it is not honoured."""

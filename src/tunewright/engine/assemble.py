@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.config.derive import data_seed
 from tunewright.data.collate import collate_flat, collate_flat_shared, collate_padded, positions_of_rows, positions_run_on
+from tunewright.data.collate_feedback import WithPartners, collate_feedback_flat, collate_feedback_padded
+from tunewright.data.collate_pairs import collate_pairs_flat, collate_pairs_padded, collate_pairs_shared
+from tunewright.data.collate_prompts import collate_prompts_left
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.streaming.stream import Stream
 from tunewright.engine.batches import Collate, Examples, Loading, Order, Share, TrainBatches
@@ -15,6 +18,7 @@ from tunewright.engine.cadence import Cadence, total_steps
 from tunewright.engine.loop import Best, Timetable
 from tunewright.engine.streams import StreamBatches
 from tunewright.errors import InputError, LostRankError
+from tunewright.stages.stage import ExampleKind
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from tunewright.engine.metrics import Metrics
     from tunewright.engine.neftune import EmbeddingNoise
     from tunewright.engine.progress import Position
+    from tunewright.kernels.plan import KernelPlan
     from tunewright.runtime import Ranks
 
 
@@ -68,17 +73,46 @@ def training_collation(run: RunConfig, flat: bool, pad_token_id: int, *, shares:
     return partial(collate_padded, pad_token_id=pad_token_id, pad_label=pad_label, positions=positions)
 
 
+def stage_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad_token_id: int) -> Collate:
+    """How the training examples of a stage become a batch, on the layout that the kernels read."""
+    if kind in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+        return training_collation(run, kernels.flat, pad_token_id, shares=kernels.shares_prefixes)
+    return answer_collation(run, kind, kernels, pad_token_id)
+
+
+def evaluation_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad_token_id: int) -> Collate:
+    """The same for evaluation, where no padding is trained."""
+    if kind in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+        return collation(kernels.flat, pad_token_id, shares=kernels.shares_prefixes)
+    return answer_collation(run, kind, kernels, pad_token_id)
+
+
+def answer_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad_token_id: int) -> Collate:
+    """How pairs, marked answers or prompts become a batch. Prompts are padded on the left, as generation reads them."""
+    if kind is ExampleKind.PREFERENCE:
+        if kernels.shares_prefixes:
+            return collate_pairs_shared
+        return collate_pairs_flat if kernels.flat else partial(collate_pairs_padded, pad_token_id=pad_token_id)
+    if kind is ExampleKind.FEEDBACK:
+        cutoff_len = run.data.cutoff_len
+        return WithPartners(partial(collate_feedback_flat, cutoff_len=cutoff_len) if kernels.flat else partial(
+            collate_feedback_padded, cutoff_len=cutoff_len, pad_token_id=pad_token_id))
+    return partial(collate_prompts_left, pad_token_id=pad_token_id)
+
+
 def training_batches(run: RunConfig, examples: Examples | Stream, collate: Collate, ranks: Ranks) -> TrainBatches | StreamBatches:
-    """The run's batches for this rank."""
+    """The run's batches for this rank. A step of ppo has those of all mini-batches that it collects."""
+    collected = run.alignment.ppo_buffer_size if run.run.stage == "ppo" else 1
+    accumulation = run.batching.gradient_accumulation_steps * collected
     if isinstance(examples, Stream):
         return StreamBatches(
-            examples, share(run.batching.per_device_train_batch_size, run.batching.gradient_accumulation_steps, ranks),
+            examples, share(run.batching.per_device_train_batch_size, accumulation, ranks),
             loading(run.batching, collate, pinned=is_pinned(run)), run.batching.dataloader_drop_last)
     seed = data_seed(run)
     batching = run.batching
     batches = TrainBatches(
         examples, Order(seed, batching.group_by_length, not batching.disable_shuffling, batching.sortish_sampler),
-        share(batching.per_device_train_batch_size, batching.gradient_accumulation_steps, ranks),
+        share(batching.per_device_train_batch_size, accumulation, ranks),
         loading(batching, collate, pinned=is_pinned(run)), batching.dataloader_drop_last)
     if batches.steps_per_epoch == 0:
         raise InputError(f"dataloader_drop_last: the {len(examples)} training samples do not fill one optimizer step of "

@@ -1,7 +1,8 @@
 """The batches of a run as a function of (epoch, offset): any position can be entered at once, so a resume costs nothing.
 
 `offset` counts the samples of the epoch that all ranks together have consumed. A *window* is what one optimizer step takes:
-up to `accumulation` micro-batches, fewer at the end of an epoch.
+up to `accumulation` micro-batches, fewer at the end of an epoch. The *partner* of a sample is the one that follows it in its window, over
+all ranks and micro-batches, the first one of the last: a function of the order alone, so that it is the same for any split of a step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tunewright.data.collate import Batch, Example, without_labels
+from tunewright.data.collate_feedback import WithPartners
 from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice, sortish_order
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ class TrainBatches:
         """The optimizer steps left in `epoch` after `offset` samples; `within` is a stream's."""
         per_window = self.samples_per_step
         order = self.order.of(epoch, self.examples.lengths, per_window)[offset:self.samples_per_epoch]
-        loader = iter(_loader(self.examples, _rank_rows(order, self.share), self.loading))
+        loader = iter(_loader(self.examples, _rank_rows(order, _partners(order, per_window, len(self.examples)), self.share), self.loading))
         for start in range(0, len(order), per_window):
             consumed = min(per_window, len(order) - start)
             batches = tuple(next(loader) for _ in range(math.ceil(consumed / self.share.rows)))
@@ -161,23 +163,31 @@ class TrainBatches:
 
 
 def every_batch(examples: Examples, share: Share, loading: Loading) -> Iterator[Batch]:
-    """All examples once, in their own order, for evaluation; as many batches on each rank."""
-    yield from _loader(examples, _rank_rows(np.arange(len(examples)), share), loading)
+    """All examples once, in their own order, for evaluation; as many batches on each rank. The partner of the last is the first."""
+    order = np.arange(len(examples))
+    yield from _loader(examples, _rank_rows(order, np.roll(order, -1), share), loading)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Sample indices of one micro-batch of this rank. With none left for it, `stand_in` runs without labels instead."""
+    """Sample indices of one micro-batch of this rank, and their partners. With none left for it, `stand_in` runs without labels instead."""
 
     indices: tuple[int, ...]
+    partners: tuple[int, ...]
     stand_in: int
 
 
-def _rank_rows(order: NDArray[np.int64], share: Share) -> list[_Rows]:
+def _partners(order: NDArray[np.int64], per_window: int, number: int) -> NDArray[np.int64]:
+    """The partner of each sample of `order`. One that is alone in its window has the next of the `number` samples instead."""
+    windows = [order[start : start + per_window] for start in range(0, len(order), per_window)]
+    return np.concatenate([order[:0], *((np.roll(one, -1) if len(one) > 1 else (one + 1) % number) for one in windows)])
+
+
+def _rank_rows(order: NDArray[np.int64], partners: NDArray[np.int64], share: Share) -> list[_Rows]:
     rows = []
     for start in range(0, len(order), share.rows):
-        mine = rank_slice(order, start, share.per_device, share.world_size, share.rank)
-        rows.append(_Rows(tuple(int(index) for index in mine), int(order[start])))
+        mine, following = (rank_slice(one, start, share.per_device, share.world_size, share.rank).tolist() for one in (order, partners))
+        rows.append(_Rows(tuple(mine), tuple(following), int(order[start])))
     return rows
 
 
@@ -195,7 +205,10 @@ class _Collated(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = self.rows[number]
         if rows.indices:
-            return self.collate([self.examples[index] for index in rows.indices])
+            examples = [self.examples[index] for index in rows.indices]
+            if isinstance(self.collate, WithPartners):
+                return self.collate.of(examples, [self.examples[index] for index in rows.partners])
+            return self.collate(examples)
         return without_labels(self.collate([self.examples[rows.stand_in]]))
 
 

@@ -11,15 +11,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 
 from tunewright.data.collate import Example
 from tunewright.data.records import IGNORE_INDEX
-from tunewright.engine.batches import Window
 from tunewright.engine.step import Machinery, accumulate
 from tunewright.kernels.compilation import compiled_graphs, keep_cache
+from tunewright.runtime import Ranks
+from tunewright.stages.stage import ExampleKind, Role, StepContext
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tunewright.config.run import RunConfig
+    from tunewright.data.collate import Batch
     from tunewright.engine.batches import Collate
     from tunewright.stages.stage import Stage
 
@@ -34,16 +39,25 @@ def compile_first(machinery: Machinery, stage: Stage, collate: Collate, run: Run
     Gradients are dropped; random numbers are used, so this comes before the run's seed is set.
     """
     graphs, began = compiled_graphs(), time.monotonic()
-    batch = collate([_row(length) for length in _LENGTHS[:run.batching.per_device_train_batch_size]])
-    accumulate(replace(machinery, stage=stage), Window((batch,), 0, False), float(sum(_LENGTHS)))
+    batch = collate([_example(length, stage.examples) for length in _LENGTHS[:run.batching.per_device_train_batch_size]])
+    accumulate(replace(machinery, stage=stage), _ready(machinery, stage, batch.to(machinery.accelerator.device)), float(sum(_LENGTHS)))
     machinery.optimizer.zero_grad()
     backend = run.kernels.backend
     kept = f"; kept in {keep_cache()}" if backend == "inductor" else ""
     return f"torch_compile: {backend} compiled {compiled_graphs() - graphs} graphs in {time.monotonic() - began:.1f} s{kept}"
 
 
-def _row(length: int) -> Example:
+def _ready(machinery: Machinery, stage: Stage, batch: Batch) -> Sequence[Batch]:
+    """The batch with what the loss needs besides; the policy stands in for its reference, which knows nothing of a made-up row."""
+    models = {**machinery.models, Role.REFERENCE: machinery.models[Role.POLICY]}
+    with torch.no_grad(), machinery.accelerator.autocast():
+        return next(stage.updates(models, [batch], StepContext(Ranks(), 0, 0, training=False)))
+
+
+def _example(length: int, kind: ExampleKind) -> Example:
+    """A row of a length; of a pair, two of them."""
+    rows = 2 if kind is ExampleKind.PREFERENCE else 1
     ids = np.arange(length, dtype=np.int32) % _TOKENS
     labels = ids.copy()
     labels[0] = IGNORE_INDEX
-    return Example(ids, labels, np.array([0, length], dtype=np.int32), 0)
+    return Example(np.tile(ids, rows), np.tile(labels, rows), length * np.arange(rows + 1, dtype=np.int32), 0, 1)

@@ -15,8 +15,10 @@ from tunewright.engine.batches import Examples, Loading, Share, every_batch
 from tunewright.engine.metrics import Metrics, exact_mean, speed
 from tunewright.engine.number_formats import weights_in
 from tunewright.errors import InputError, NumericError
+from tunewright.stages.stage import StepContext
 
 if TYPE_CHECKING:
+    from tunewright.data.collate import Batch
     from tunewright.runtime import Ranks
     from tunewright.stages.stage import Loss, Models, Stage
 
@@ -35,6 +37,7 @@ class EvaluationPlan:
     accuracy: bool = False
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     dtype: torch.dtype | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class Measured:
     runtime_s: float
 
     def metrics(self, prefix: str) -> Metrics:
-        """`<prefix>_loss`, further means, and the run time figures."""
-        means = {f"{prefix}_{name}": exact_mean(parts) for name, parts in self.parts.items()}
+        """`<prefix>_loss`, further means, and the run time figures; no mean of what no row has, as of bad answers where all are good."""
+        means = {f"{prefix}_{name}": exact_mean(parts) for name, parts in self.parts.items() if any(count for _, count in parts)}
         return means | speed(prefix, self.runtime_s, self.samples, self.steps)
 
 
@@ -78,8 +81,7 @@ def measure(stage: Stage, models: Models, examples: Examples, plan: EvaluationPl
     mine: dict[str, list[Part]] = {"loss": []}
     steps = 0
     with _undisturbed(models), weights_in(models.values(), plan.dtype), torch.no_grad():
-        for batch in every_batch(examples, plan.share, plan.loading):
-            batch = stage.prepare(models, batch.to(plan.device))
+        for batch in _ready(stage, models, (batch.to(plan.device) for batch in every_batch(examples, plan.share, plan.loading)), plan):
             with plan.autocast():
                 loss = stage.loss(models, batch)
             _note(mine, loss, plan.accuracy, batch.sample_ids)
@@ -88,6 +90,16 @@ def measure(stage: Stage, models: Models, examples: Examples, plan: EvaluationPl
     if not math.fsum(count for _, count in parts["loss"]):
         raise InputError("the evaluation set has no trained token", mend="see the audit of the data for the rows and reasons")
     return Measured(parts, len(examples), steps, time.perf_counter() - started)
+
+
+def _ready(stage: Stage, models: Models, batches: Iterator[Batch], plan: EvaluationPlan) -> Iterator[Batch]:
+    """The batches with what the loss needs besides data."""
+    context = StepContext(plan.ranks, 0, plan.seed, training=False)
+    for some in [list(batches)] if stage.rows_interact else ([batch] for batch in batches):
+        with plan.autocast():
+            updates = list(stage.updates(models, some, context))
+        for update in updates:
+            yield from update
 
 
 def _note(parts: dict[str, list[Part]], loss: Loss, accuracy: bool, sample_ids: tuple[int, ...]) -> None:

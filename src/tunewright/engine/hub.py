@@ -26,9 +26,9 @@ WAITS_S: Final = (2.0, 10.0)
 """Pauses before the second and the third attempt."""
 
 MODEL_FILES: Final = (
-    "model*.safetensors", "model*.safetensors.index.json", "adapter_*", "merged_adapters.json", "pissa_*", "config.json",
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "chat_template*",
-    "*.py")
+    "model*.safetensors", "model*.safetensors.index.json", "adapter_*", "value_head.safetensors", "merged_adapters.json", "pissa_*",
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt",
+    "chat_template*", "*.py")
 """What makes up a trained model. A checkpoint's state and the rows named in an audit are not among it."""
 
 RESULT_FILES: Final = ("README.md", "*_results.json", "training_*.png", "lora_*.png")

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tunewright.engine.cadence import Cadence, improved
-from tunewright.engine.step import StepResult, accumulate, clip_gradients, update
+from tunewright.engine.step import StepResult, accumulate, added, clip_gradients, move_schedule, update, updates_of
 from tunewright.errors import InputError, Preempted
 from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunewright.data.collate import Batch
     from tunewright.engine.batches import Batches, Window
     from tunewright.engine.state import TrainState
     from tunewright.engine.step import Machinery
@@ -95,7 +98,7 @@ def train(machinery: Machinery, batches: Batches, timetable: Timetable, services
         is_fruitless = not (state.offset or state.within)
         for window in batches.windows(state.epoch, state.offset, state.within):
             agreed = _agree(machinery, services, window, state)
-            result = take_step(machinery, window, agreed.units, services, state) if agreed.units else None
+            result = take_step(machinery, window, services, state) if agreed.units else None
             advance(state, window, agreed, result)
             services.audited(state, window, agreed.notes)
             is_fruitless = is_fruitless and result is None
@@ -116,13 +119,43 @@ def finished(state: TrainState, timetable: Timetable) -> bool:
     return state.global_step >= timetable.total_steps or (patience is not None and state.evaluations_without_gain >= patience)
 
 
-def take_step(machinery: Machinery, window: Window, count: float, services: Services, state: TrainState) -> StepResult:
-    """Forward, backward, clip, inspect, update."""
-    local_sum = accumulate(machinery, window, count)
-    loss_sum, tokens = machinery.ranks.all_reduce_sum([local_sum, float(sum(batch.num_tokens for batch in window.batches))])
+def take_step(machinery: Machinery, window: Window, services: Services, state: TrainState) -> StepResult:
+    """The updates of one step: forward, backward, clip, inspect, update."""
+    total: StepResult | None = None
+    for batches in updates_of(machinery, window, state.global_step):
+        result = _take_update(machinery, batches, services, _Before(state, window))
+        total = result if total is None else _joined(total, result)
+    if total is None:
+        raise ValueError(f"stage {machinery.stage.name} made no update of a step")
+    move_schedule(machinery)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What an update belongs to."""
+
+    state: TrainState
+    window: Window
+
+
+def _take_update(machinery: Machinery, batches: Sequence[Batch], services: Services, before: _Before) -> StepResult:
+    units = sum(machinery.stage.units(batch) for batch in batches)
+    count, tokens = machinery.ranks.all_reduce_sum([float(units), float(sum(batch.num_tokens for batch in batches))])
+    mine = accumulate(machinery, batches, count)
+    names = machinery.stage.measures
+    loss_sum, *figures = machinery.ranks.all_reduce_sum([mine.loss, *(part for name in names for part in mine.metrics[name])])
     grad_norm = clip_gradients(machinery)
-    services.inspect(state, window, loss_sum / count, grad_norm)
-    return StepResult(loss_sum, count, int(tokens), grad_norm, update(machinery))
+    services.inspect(before.state, before.window, loss_sum / count, grad_norm)
+    metrics = {name: (figures[2 * number], figures[2 * number + 1]) for number, name in enumerate(names)}
+    return StepResult(loss_sum, count, int(tokens), grad_norm, update(machinery), metrics)
+
+
+def _joined(one: StepResult, other: StepResult) -> StepResult:
+    """Two updates of one step as one result."""
+    metrics = {name: added(part, other.metrics[name]) for name, part in one.metrics.items()}
+    return StepResult(one.loss_sum + other.loss_sum, one.count + other.count, one.tokens + other.tokens, other.grad_norm,
+                      other.learning_rate, metrics)
 
 
 def advance(state: TrainState, window: Window, agreed: Agreed, result: StepResult | None) -> None:
@@ -134,6 +167,9 @@ def advance(state: TrainState, window: Window, agreed: Agreed, result: StepResul
         state.loss_count += result.count
         state.total_loss_sum += result.loss_sum
         state.total_loss_count += result.count
+        for name, part in result.metrics.items():
+            total, count = state.metric_sums.get(name, (0.0, 0.0))
+            state.metric_sums[name] = [total + part[0], count + part[1]]
     if window.streamed is None:
         state.offset += window.consumed
         state.samples_seen += window.consumed
@@ -211,15 +247,16 @@ def _position(timetable: Timetable, state: TrainState) -> float:
 
 
 def _log_training(batches: Batches, services: Services, after: _After) -> None:
-    """Log the mean loss since the last entry."""
+    """Log the mean loss and metrics since the last entry."""
     state = after.state
     services.log(state, {
         "loss": state.loss_sum / state.loss_count if state.loss_count else math.nan,
+        **{name: total / count for name, (total, count) in state.metric_sums.items() if count},
         "grad_norm": after.result.grad_norm,
         "learning_rate": after.result.learning_rate,
         "epoch": state.passes(batches.samples_per_epoch),
     })
-    state.loss_sum, state.loss_count = 0.0, 0.0
+    state.loss_sum, state.loss_count, state.metric_sums = 0.0, 0.0, {}
 
 
 def _evaluate(machinery: Machinery, timetable: Timetable, services: Services, state: TrainState) -> bool:

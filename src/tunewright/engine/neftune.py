@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tunewright.data.collate import Batch
     from tunewright.engine.state import TrainState
-    from tunewright.stages.stage import ExampleKind, Loss, Models, Role, Stage
+    from tunewright.stages.stage import ExampleKind, Loss, Models, Role, Stage, StepContext
 
 
 class EmbeddingNoise(StepHook):
@@ -107,13 +107,23 @@ class NoisyStage:
         """The stage's own."""
         return self.stage.examples
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The stage's own."""
+        return self.stage.measures
+
+    @property
+    def rows_interact(self) -> bool:
+        """The stage's own."""
+        return self.stage.rows_interact
+
     def units(self, batch: Batch) -> int:
         """The stage's own."""
         return self.stage.units(batch)
 
-    def prepare(self, models: Models, batch: Batch) -> Batch:
+    def updates(self, models: Models, batches: Sequence[Batch], context: StepContext) -> Iterator[Sequence[Batch]]:
         """The stage's own."""
-        return self.stage.prepare(models, batch)
+        return self.stage.updates(models, batches, context)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """The stage's own, with noise on the embeddings in training."""

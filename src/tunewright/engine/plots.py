@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 CURVES: Final = {
-    "loss": "training_loss.png", "eval_loss": "training_eval_loss.png", "eval_accuracy": "training_eval_accuracy.png"}
+    "loss": "training_loss.png", "eval_loss": "training_eval_loss.png", "eval_accuracy": "training_eval_accuracy.png",
+    "rewards/accuracies": "training_rewards_accuracies.png", "eval_rewards/accuracies": "training_eval_rewards_accuracies.png",
+    "rewards/margins": "training_rewards_margins.png", "reward": "training_reward.png", "eval_reward": "training_eval_reward.png",
+    "kl": "training_kl.png"}
 """Metric of the log -> file."""
 
 

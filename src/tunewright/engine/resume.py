@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 RUN_FILE: Final = "run.json"
 LEFT_BY_A_RUN: Final = (
     "trainer_log.jsonl", "trainer_state.json", "*_results.json", "data_audit.json*", "stream_audit.jsonl", "bad_batch-*.json",
-    "generated_predictions.jsonl", "training_*.png", "lora_*.png", "README.md", "adapter_*", "merged_adapters.json", "pissa_*",
-    "model*.safetensors*", "config.json", "generation_config.json", "merged", "tokenizer*", "chat_template.jinja",
+    "rollouts.jsonl", "generated_predictions.jsonl", "training_*.png", "lora_*.png", "README.md", "adapter_*", "merged_adapters.json",
+    "pissa_*", "value_head.safetensors", "reference_logps.safetensors", "model*.safetensors*",
+    "config.json", "generation_config.json", "merged", "tokenizer*", "chat_template.jinja",
     "special_tokens_map.json", RUN_FILE)
 """What else than checkpoints a run leaves in its output directory. The record is last: until it moves, the old run is there."""
 _ERRORS: Final = {"input": InputError, "storage": StorageError}

@@ -14,6 +14,7 @@ from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
 from tunewright.engine.health import OverflowCount, Suspects, demand_finite, first_loss_note
 from tunewright.engine.progress import Position
 from tunewright.errors import StorageError
+from tunewright.stages.stage import ExampleKind
 
 if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 STEPS_WATCHED = 4
 """Steps after which the no-op detector speaks: the first may have a rate of zero, and LoRA's A moves from the second on."""
 
-SHOWN = ("loss", "accuracy", "exact_match", "rouge-l")
+SHOWN = ("loss", "reward", "accuracy", "accuracies", "exact_match", "rouge-l")
 """Ends of the names of the evaluation metrics that the display shows; the log has all."""
 
 
@@ -126,7 +127,8 @@ class Session:
             self.overflows.note(grad_norm, suspects)
         else:
             demand_finite("gradient norm", grad_norm, suspects)
-        if state.global_step == 0 and (note := first_loss_note(loss, self.known.vocab_size)):
+        guesses_tokens = self.machinery.stage.examples in (ExampleKind.TEXT, ExampleKind.CONVERSATION)
+        if state.global_step == 0 and guesses_tokens and (note := first_loss_note(loss, self.known.vocab_size)):
             self.outlets.display.note(f"warning: {note}")
         if self.movement is not None:
             self.movement.observe(float(self.machinery.scheduler.get_last_lr()[0]))

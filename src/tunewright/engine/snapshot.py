@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tunewright.engine.state import TrainState
 from tunewright.errors import InputError
+from tunewright.stages.stage import Remembering
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from tunewright.stages.stage import Stage
+
 OPTIMIZER_TENSORS: Final = "optimizer.safetensors"
 OPTIMIZER_VALUES: Final = "optimizer.json"
 SCHEDULE: Final = "scheduler.json"
 LOSS_SCALE: Final = "loss_scale.json"
 STATE: Final = "train_state.json"
+STAGE: Final = "stage.json"
 PEER_STATE: Final = "trainer_state.json"
 _SEPARATOR: Final = "|"
 _RATES: Final = ("base_lrs", "_last_lr")
@@ -152,6 +156,22 @@ def read_loss_scale(scaler: GradScaler | None, directory: Path) -> None:
     """Restore what `write_loss_scale` wrote."""
     if scaler is not None and (directory / LOSS_SCALE).is_file():
         scaler.load_state_dict(_read(directory / LOSS_SCALE))
+
+
+def write_stage(stage: Stage, directory: Path) -> None:
+    """Write what the stage knows from earlier steps, if it knows something."""
+    if isinstance(stage, Remembering):
+        _write(directory / STAGE, stage.state())
+
+
+def read_stage(stage: Stage, directory: Path) -> None:
+    """Restore what `write_stage` wrote. Raises InputError for a checkpoint of another stage."""
+    if not isinstance(stage, Remembering):
+        return
+    if not (directory / STAGE).is_file():
+        raise InputError(f"the checkpoint has no {STAGE}, without which stage {stage.name} cannot go on", where=str(directory),
+                         mend="resume_from_checkpoint=none and another output_dir")
+    stage.restore(_read(directory / STAGE))
 
 
 def write_random(rank: int, directory: Path) -> None:

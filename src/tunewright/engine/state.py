@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-_NEWER: Final = ("within", "slots_read", "slots_dropped", "notes_told")
-"""Fields that checkpoints from before there were streams lack; 0 is what they would say."""
+_NEWER: Final[dict[str, Any]] = {"within": 0, "slots_read": 0, "slots_dropped": 0, "notes_told": 0, "metric_sums": {}}
+"""Fields that older checkpoints lack, with what they would say."""
 
 
 @dataclass(slots=True)
@@ -16,7 +17,8 @@ class TrainState:
 
     `offset`: samples of the current epoch consumed over all ranks, or slots of a stream; `within`: packed sequences taken of the slots
     that begin there. `slots_read`, `slots_dropped`: of a stream, since the start; `notes_told`: lines of its audit.
-    `loss_sum`, `loss_count`: since the last log entry; `total_...`: since the start. `best_step`: where `best_metric` was reached.
+    `loss_sum`, `loss_count`, `metric_sums` [sum, count]: since the last log entry; `total_...`: since the start. `best_step`: where
+    `best_metric` was reached.
     `elapsed_s`: training time up to the last checkpoint.
     """
 
@@ -38,6 +40,7 @@ class TrainState:
     slots_read: int = 0
     slots_dropped: int = 0
     notes_told: int = 0
+    metric_sums: dict[str, list[float]] = field(default_factory=dict)
 
     def passes(self, samples_per_epoch: int) -> float:
         """Passes over the data so far; whole ones, where nobody knows how long one is."""
@@ -55,7 +58,7 @@ class TrainState:
         if not isinstance(values, dict):
             raise ValueError(f"the training state is {type(values).__name__} instead of an object")
         expected = {one.name for one in fields(cls)}
-        values = {**dict.fromkeys(_NEWER, 0), **values}
+        values = {**deepcopy(_NEWER), **values}
         if set(values) != expected:
             raise ValueError(f"the training state has other fields: {', '.join(sorted(set(values) ^ expected))}")
         return cls(**values)

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tunewright.data.collate import Batch, Example, without_labels
+from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.streaming.stream import Findings, together
 from tunewright.engine.batches import Loading, Share, Streamed, Window, leave_signals
 from tunewright.errors import InputError, TunewrightError
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 _MADE_TOGETHER: Final = 256
 """Rows that are tokenised in one go."""
 
-_STAND_IN: Final = Example(np.zeros(2, np.int32), np.zeros(2, np.int32), np.array([0, 2], np.int32), -1)
-"""What a rank runs, without labels, where none of its slots holds a row to train on; always the same, whatever came before."""
+
+def _stand_in(rows_each: int) -> Example:
+    """What a rank runs, without labels, where none of its slots holds a row to train on; always the same, whatever came before."""
+    return Example(np.zeros(2 * rows_each, np.int32), np.array([IGNORE_INDEX, 0] * rows_each, np.int32),
+                   np.arange(0, 2 * rows_each + 1, 2, dtype=np.int32), -1)
 
 
 class _Made(NamedTuple):
@@ -134,7 +138,7 @@ class StreamBatches:
         return found._replace(dropped=0, notes=()) if self.share.rank else found
 
     def _stand_in(self) -> Batch:
-        return without_labels(self.loading.collate([_STAND_IN]))
+        return without_labels(self.loading.collate([_stand_in(self.stream.rows_each)]))
 
     def _made(self, epoch: int, offset: int, size: int) -> Iterator[_Made]:
         """What is made of the slots from `offset` on, `size` at a time, in order, here or by workers."""

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from tunewright.adapters.pissa import save_converted
+from tunewright.adapters.switched_off import AdapterSwitchedOff
 from tunewright.adapters.updates import adapter_updates
 from tunewright.data.streaming.stream import Stream
 from tunewright.durable import SMALL, storage_errors, sync_directory, sync_file
@@ -27,12 +28,14 @@ from tunewright.engine.loop import Timetable, train
 from tunewright.engine.memory import BatchTooLargeError
 from tunewright.engine.neftune import NoisyStage
 from tunewright.engine.number_formats import evaluation_dtype, read_exactly, upcast_norms, weights_in, wide_norms
+from tunewright.engine.online import numbered
 from tunewright.engine.optimizers.build import build_optimizer
 from tunewright.engine.plots import plot_adapter, plot_curves
 from tunewright.engine.progress import open_display
 from tunewright.engine.reduction import reduce_gradients_in
 from tunewright.engine.results import TrainFigures, write_results, write_trainer_state
 from tunewright.engine.resume import demand_same_settings, recorded_settings
+from tunewright.engine.router_balance import BalancedStage, routers_of
 from tunewright.engine.schedules import build_schedule
 from tunewright.engine.session import Known, Outlets, Session
 from tunewright.engine.state import TrainState
@@ -40,15 +43,17 @@ from tunewright.engine.step import Machinery
 from tunewright.engine.streams import StreamBatches
 from tunewright.engine.trackers import open_trackers
 from tunewright.errors import InputError, StorageError
+from tunewright.inference.generate import settings_of
 from tunewright.inference.opening import Opened
 from tunewright.kernels.liger import apply_kernels
 from tunewright.models.families import vocabulary_rows
 from tunewright.planning.batches import divisors_below
 from tunewright.planning.estimate import resized
 from tunewright.runtime import LOGGER_NAME, lost_rank_named, seed_everything
-from tunewright.stages.stage import Role
+from tunewright.stages.stage import ExampleKind, Role
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from peft import PeftModel
     from torch import nn
     from torch.amp.grad_scaler import GradScaler
@@ -64,14 +69,14 @@ if TYPE_CHECKING:
     from tunewright.engine.resume import Start
     from tunewright.engine.signals import StopRequest
     from tunewright.kernels.plan import KernelPlan
-    from tunewright.stages.stage import Stage
+    from tunewright.stages.stage import Models, Stage
 
 SaveTrained = Callable[["nn.Module", Path], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is put together from. `save` writes the trained weights with the tokenizer."""
+    """What a run is put together from. `save` writes the trained weights with the tokenizer; `others`: the models besides the policy."""
 
     run: RunConfig
     stage: Stage
@@ -83,6 +88,7 @@ class Parts:
     start: Start
     save: SaveTrained
     uploads: Uploads | None = None
+    others: Models = field(default_factory=dict)
 
     @property
     def examples(self) -> PreparedSet | Stream:
@@ -92,8 +98,9 @@ class Parts:
         return self.prepared.train
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same run: parameters, data, ranks."""
-        return recorded_settings(self.run) | {
+        """What must be the same for a resumed run to be the same run: parameters, data, ranks; how answers that are trained are made."""
+        generated = settings_of(self.run.generation) if self.stage.examples is ExampleKind.PROMPT else {}
+        return recorded_settings(self.run) | generated | {
             "training data": data_digest(self.examples), "ranks": self.start.store.ranks.world_size}
 
 
@@ -120,32 +127,36 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     widen_norms(parts)
     accelerator = assemble.accelerator_for(run, ranks)
     pad_token_id = parts.tokenizer.pad_token_id or 0
-    collate = assemble.training_collation(run, parts.kernels.flat, pad_token_id, shares=parts.kernels.shares_prefixes)
+    collate = assemble.stage_collation(run, parts.stage.examples, parts.kernels, pad_token_id)
+    collate_evaluation = assemble.evaluation_collation(run, parts.stage.examples, parts.kernels, pad_token_id)
     batches = assemble.training_batches(run, parts.examples, collate, ranks)
     timetable = assemble.timetable(run, batches.steps_per_epoch)
     optimizer = build_optimizer(parts.model, run.optimizer, run.lora, run.run.seed)
     schedule = build_schedule(optimizer, run.schedule, timetable.total_steps)
     noise = assemble.noise(run, parts.model)
     stage = parts.stage if noise is None else NoisyStage(parts.stage, noise)
+    routers = routers_of(parts.model, run.loss)
+    stage = stage if routers is None else BalancedStage(stage, routers)
     policy, wrapped = accelerator.prepare(parts.model, optimizer)
     reduce_gradients_in(policy, run.parallel.reduce_dtype)
-    machinery = Machinery(stage, {Role.POLICY: policy}, wrapped, schedule, accelerator, ranks, run.optimizer.max_grad_norm)
+    machinery = Machinery(stage, {**_placed(parts.others, accelerator), Role.POLICY: policy}, wrapped, schedule, accelerator, ranks,
+                          run.optimizer.max_grad_norm, run.run.seed)
     say = logging.getLogger(LOGGER_NAME).info
     if fused := apply_kernels(parts.model, run.kernels):
         say(f"Liger's kernels: {', '.join(fused)}")
     if run.kernels.compiles:
-        say(compile_first(machinery, parts.stage, assemble.collation(parts.kernels.flat, pad_token_id), run))
+        say(compile_first(machinery, parts.stage, collate_evaluation, run))
     plan = EvaluationPlan(
         assemble.share(run.batching.per_device_eval_batch_size, 1, ranks),
-        replace(batches.loading, collate=assemble.collation(parts.kernels.flat, pad_token_id, shares=parts.kernels.shares_prefixes)),
-        accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy, dtype=evaluation_dtype(run.precision))
+        replace(batches.loading, collate=collate_evaluation),
+        accelerator.device, ranks, accuracy=run.evaluation.compute_accuracy, autocast=accelerator.autocast,
+        dtype=evaluation_dtype(run.precision), seed=run.run.seed)
     seed_everything(run.run.seed, ranks)
     state = restore(parts, optimizer, schedule, accelerator.scaler)
     output_dir = parts.start.store.root
     answers = partial(answer_scores, parts) if run.evaluation.predict_with_generate else None
-    known = Known(timetable.total_steps, batches.samples_per_epoch, vocabulary_rows(parts.model),
-                  parts.examples.origin, parts.prepared.evaluation, plan, answers, assemble.logged_too(run.logging),
-                  stream_audit(parts))
+    known = Known(timetable.total_steps, batches.samples_per_epoch, vocabulary_rows(parts.model), parts.examples.origin,
+                  numbered(stage.examples, parts.prepared.evaluation), plan, answers, assemble.logged_too(run.logging), stream_audit(parts))
     display = open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main)
     outlets = Outlets(display, open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
     session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model))
@@ -154,6 +165,12 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     session.saved_step = state.global_step if parts.start.checkpoint else -1
     session.commit = lambda now: commit(parts, session, settings, now)
     return Job(parts, session, batches, timetable, state)
+
+
+def _placed(others: Models, accelerator: Accelerator) -> Models:
+    """The models besides the policy on its device and in its mixed precision; one that is the policy itself has both."""
+    return {role: model if isinstance(model, AdapterSwitchedOff) else accelerator.prepare_model(model, evaluation_mode=True)
+            for role, model in others.items()}
 
 
 def stream_audit(parts: Parts) -> StreamAudit | None:
@@ -185,6 +202,7 @@ def restore(parts: Parts, optimizer: Any, schedule: Any, scaler: GradScaler | No
     snapshot.read_optimizer(optimizer, parts.model, checkpoint.path)
     snapshot.read_schedule(schedule, checkpoint.path)
     snapshot.read_loss_scale(scaler, checkpoint.path)
+    snapshot.read_stage(parts.stage, checkpoint.path)
     rank = parts.start.store.ranks.rank
     if (checkpoint.path / f"random-{rank}.json").is_file():
         snapshot.read_random(rank, checkpoint.path)
@@ -202,6 +220,7 @@ def commit(parts: Parts, session: Session, settings: Mapping[str, Any], state: T
             snapshot.write_optimizer(optimizer, parts.model, directory)
             snapshot.write_schedule(machinery.scheduler, directory)
             snapshot.write_loss_scale(machinery.accelerator.scaler, directory)
+            snapshot.write_stage(parts.stage, directory)
             snapshot.write_state(state, session.known.total_steps, session.epoch(state), directory)
 
     def own(directory: Path) -> None:

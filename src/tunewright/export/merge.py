@@ -18,6 +18,7 @@ from tunewright.adapters.directory import adapter_directories, split_adapter
 from tunewright.adapters.lora import unload_merged
 from tunewright.adapters.positions import with_positions
 from tunewright.adapters.trainable import open_up, save_model, save_tokenizer
+from tunewright.adapters.value_head import copy_value_head
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.data.templates import Renderer, load_renderer, source_name
@@ -84,6 +85,7 @@ def export(run: RunConfig) -> Exported:
         if run.export.export_onnx:
             write_onnx(merged.to("cpu"), staging / ONNX_FILE)
         save_model(merged.to("cpu", dtype), staging, f"{run.export.export_size}GB")
+        copy_value_head(source, staging)
         save_tokenizer(tokenizer, staging, renderer.source if renderer else None)
         open_up(staging)
         del merged, live, model

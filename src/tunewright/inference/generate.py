@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunewright.config.generation_file import read_generation_file
@@ -31,6 +31,14 @@ def answering(generation: GenerationConfig, stop_ids: Sequence[int]) -> Answerin
         return Answering(generation, tuple(stop_ids), {})
     file = read_generation_file(generation.generation_config)
     return Answering(replace(generation, **file.fields), tuple(dict.fromkeys((*stop_ids, *file.stop_ids))), file.further)
+
+
+def settings_of(generation: GenerationConfig) -> dict[str, Any]:
+    """How answers are made, as JSON values; of the file `generation_config` what it says, wherever it is."""
+    if generation.generation_config is None:
+        return asdict(generation)
+    how = answering(generation, ())
+    return {**asdict(how.generation), "generation_config": {"further": dict(how.further), "stop_ids": list(how.stop_ids)}}
 
 
 def generate(

@@ -45,7 +45,7 @@ def open_model(run: RunConfig) -> Opened:
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
     renderer = load_renderer(run.template, tokenizer)
-    return Opened(_open_weights(run, source, adapters, tokenizer), tokenizer, renderer, adapters)
+    return Opened(open_weights(run, source, adapters, tokenizer), tokenizer, renderer, adapters)
 
 
 def open_without_template(run: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -53,12 +53,13 @@ def open_without_template(run: RunConfig) -> tuple[PreTrainedModel, PreTrainedTo
     source = split_adapter(run.model)
     adapters = adapter_directories(source)
     tokenizer = open_tokenizer(run, source, adapters)
-    return _open_weights(run, source, adapters, tokenizer), tokenizer
+    return open_weights(run, source, adapters, tokenizer), tokenizer
 
 
-def _open_weights(
+def open_weights(
     run: RunConfig, source: ModelConfig, adapters: tuple[Path, ...], tokenizer: PreTrainedTokenizerBase,
 ) -> PreTrainedModel:
+    """The weights of `source` with its adapters, in evaluation mode on this process's device, with a row for each token."""
     import torch
 
     dtype = dtype_of(run)

@@ -101,6 +101,21 @@ def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     return chosen
 
 
+def share_prefixes(chosen: KernelPlan, model: PreTrainedModel, *, wanted: bool = True) -> KernelPlan:
+    """The plan of a run with several answers to a prompt: whether the prompt is computed once for all of them, and a line that says so.
+
+    `wanted`: false where `slow_paths` names it. Every model of the run that reads these batches must agree. A model of shapes only, as the
+    planner makes one, is taken at its word.
+    """
+    from tunewright.kernels import prefix_sharing
+
+    reason = _unshared(chosen) if wanted else "slow_paths asks for it"
+    if reason is None and model.device.type != "meta":
+        reason = prefix_sharing.disproof(model)
+    line = "prompts: computed once for all their answers" if reason is None else f"prompts: computed once for each answer: {reason}"
+    return replace(chosen.told((line,)), shares_prefixes=reason is None)
+
+
 def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel) -> KernelPlan:
     """The plan of a run on single rows: whether what rows of a batch begin with alike (a system prompt, tools) is computed once for all of
     them, and a line that says so. For a model whose trainable weights are settled."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -119,11 +120,13 @@ def _rope_types(config: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
+@cache
 def _families() -> frozenset[str]:
     """Every key of every table in the files that map a `model_type` to its class; empty if they are not there."""
     return frozenset(key for file in _FAMILIES for key in _first_constants(_source(file)))
 
 
+@cache
 def _rope_functions() -> frozenset[str]:
     """The keys of the table of position embeddings; empty if it is not written as expected."""
     typed = (node for node in _source(_ROPES).body if isinstance(node, ast.AnnAssign))

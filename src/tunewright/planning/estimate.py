@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from tunewright.errors import TunewrightError
+from tunewright.config.rules.rule import ONLINE
+from tunewright.errors import TunewrightError, require
 from tunewright.planning.batches import Batches, Rows, batches_of, divisors_below
 from tunewright.planning.meter import Kind
 from tunewright.planning.optimizer_state import Weight, state_bytes, update_bytes
@@ -91,7 +92,9 @@ class Planner:
     """Plans for one model: it is built once, and tried with several batches."""
 
     def __init__(self, run: RunConfig, machine: Machine, *, ranks: int = 1) -> None:
-        """Raises `Unplannable` for a model whose code cannot run without numbers."""
+        """Raises `Unplannable` for a model whose code cannot run without numbers, `InputError` for a stage that makes its own answers."""
+        require(run.run.stage not in ONLINE, "how long answers will be is not known beforehand",
+                mend="plan stage: sft on answers like them")
         self.run, self.machine, self.ranks = run, machine, ranks
         try:
             self.shaped: ShapeModel = shape_model(run)

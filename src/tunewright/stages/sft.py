@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tunewright.stages.causal_lm import next_token_loss, trained_tokens
-from tunewright.stages.stage import ExampleKind, Loss, Models, Role
+from tunewright.stages.stage import ExampleKind, Loss, Models, Role, StepContext
 
 if TYPE_CHECKING:
+    from tunewright.config.run import RunConfig
     from tunewright.data.collate import Batch
 
 
@@ -20,14 +22,21 @@ class SupervisedFineTuning:
     roles: frozenset[Role] = frozenset({Role.POLICY})
     examples: ExampleKind = ExampleKind.CONVERSATION
     label_smoothing: float = 0.0
+    measures: tuple[str, ...] = ()
+    rows_interact: bool = False
+
+    @classmethod
+    def of(cls, run: RunConfig) -> Self:
+        """The stage as the run wants it."""
+        return cls(label_smoothing=run.loss.label_smoothing_factor)
 
     def units(self, batch: Batch) -> int:
         """Trained tokens: those of the answers, with the token that ends each of them."""
         return trained_tokens(batch)
 
-    def prepare(self, models: Models, batch: Batch) -> Batch:
-        """The batch itself."""
-        return batch
+    def updates(self, models: Models, batches: Sequence[Batch], context: StepContext) -> Iterator[Sequence[Batch]]:
+        """One update, of the batches as they are."""
+        yield batches
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sum of the cross-entropy over trained tokens."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tunewright.data.collate import Batch
+    from tunewright.runtime import Ranks
 
 
 class Role(Enum):
@@ -27,6 +28,9 @@ class ExampleKind(Enum):
 
     TEXT = "text"
     CONVERSATION = "conversation"
+    PREFERENCE = "preference"
+    FEEDBACK = "feedback"
+    PROMPT = "prompt"
 
 
 Models = Mapping[Role, "nn.Module"]
@@ -43,6 +47,16 @@ class Loss:
     sum: Tensor
     count: int
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """Which step batches are made ready for. `step`: steps taken before it; `training`: whether weights will change."""
+
+    ranks: Ranks
+    step: int
+    seed: int
+    training: bool
 
 
 class Stage(Protocol):
@@ -63,14 +77,41 @@ class Stage(Protocol):
         """What one example is made from."""
         ...
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the metrics that training logs: each rank adds up the same ones, whatever its batches hold."""
+        ...
+
+    @property
+    def rows_interact(self) -> bool:
+        """Whether the loss of a row depends on the other rows of its step, so that an evaluation takes the whole set as one."""
+        ...
+
     def units(self, batch: Batch) -> int:
         """How many supervised units `loss` will count in this batch, known before the forward pass."""
         ...
 
-    def prepare(self, models: Models, batch: Batch) -> Batch:
-        """The batch with what the loss needs besides data; the identity for offline stages, a rollout for online ones."""
+    def updates(self, models: Models, batches: Sequence[Batch], context: StepContext) -> Iterator[Sequence[Batch]]:
+        """The optimizer updates of one step, each as the micro-batches of this rank, with what the loss needs besides data.
+
+        Offline stages yield the batches once; online ones roll out and yield the experience as often as they train on it. Runs
+        without gradients. All ranks yield equally often.
+        """
         ...
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Forward pass and loss; differentiable in the policy's trainable weights."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A stage that knows something from earlier steps: it goes into checkpoints, as JSON values, and is the same on every rank."""
+
+    def state(self) -> dict[str, Any]:
+        """What the next step depends on, besides the models."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         ...

@@ -27,10 +27,6 @@ REFUSED = (
             mindspeed_fsdp2=inert("model_id", None)),
     refused("mixture_of_depths", "Converts the model to Mixture-of-Depths, or loads one already converted.",
             llamafactory=inert("mixture_of_depths", None), cli_reference=inert("mixture_of_depths", None)),
-    refused(
-        "moe_aux_loss_coef",
-        "Weight of the auxiliary router load-balancing loss added for mixture-of-experts models; null keeps the model's value.",
-        llamafactory=inert("moe_aux_loss_coef", None), cli_reference=inert("moe_aux_loss_coef", None)),
     refused("strict_dtype", "Loads weights strictly in the dtype named by the configuration.",
             cli_reference=inert("strict_dtype", False)),
 )

@@ -9,7 +9,6 @@ from typing import Final
 
 from tunewright.config.param import DIALECTS
 from tunewright.config.refused import (
-    alignment,
     data,
     engine,
     evaluation,
@@ -35,7 +34,7 @@ from tunewright.config.refused.declaration import Inert, Refused
 REFUSED: Final[tuple[Refused, ...]] = (
     *model.REFUSED, *tokenizer.REFUSED, *data.REFUSED, *tuning.REFUSED, *quantization.REFUSED, *optimizer.REFUSED, *engine.REFUSED,
     *losses.REFUSED, *precision.REFUSED, *kernels.REFUSED, *parallel.REFUSED, *evaluation.REFUSED, *inference.REFUSED,
-    *export.REFUSED, *alignment.REFUSED, *multimodal.REFUSED, *logging.REFUSED, *hub.REFUSED, *profiling.REFUSED, *today.REFUSED)
+    *export.REFUSED, *multimodal.REFUSED, *logging.REFUSED, *hub.REFUSED, *profiling.REFUSED, *today.REFUSED)
 
 
 @cache

@@ -8,7 +8,7 @@ from tunewright.config.data import PLACES, named_sets
 from tunewright.config.literals import show
 from tunewright.config.proportions import read_proportions
 from tunewright.config.quirks import REFUSED
-from tunewright.config.rules.rule import Broken, Case, Rule, has_eval_data, splits_off_validation
+from tunewright.config.rules.rule import OF_ANSWERS, Broken, Case, Rule, has_eval_data, splits_off_validation
 
 
 def val_size_not_whole(case: Case) -> str | None:
@@ -45,6 +45,17 @@ def conversation_masks_in_pretraining(case: Case) -> list[Broken]:
         return []
     masks = {"train_on_prompt": data.train_on_prompt, "mask_history": data.mask_history}
     return [Broken(field, "documents have neither prompts nor answers, but stage is pt") for field, on in masks.items() if on]
+
+
+def packed_answers(case: Case) -> str | None:
+    stage = case.run.run.stage
+    return f"puts rows into sequences of cutoff_len, but stage is {stage}" if case.run.data.packing and stage in OF_ANSWERS else None
+
+
+def split_answers(case: Case) -> str | None:
+    stage = case.run.run.stage
+    wanted = case.run.data.cutoff_policy == "split" and stage in OF_ANSWERS
+    return f"makes several rows of a long one, but stage is {stage}, in which a row is one unit" if wanted else None
 
 
 def split_not_proportions(case: Case) -> str | None:
@@ -154,6 +165,8 @@ RULES = (
     Rule("prompt-with-masked-history", ("train_on_prompt", "mask_history"), prompt_with_masked_history, "keep one of them"),
     Rule("conversation-masks-in-pretraining", ("train_on_prompt", "mask_history", "stage"), conversation_masks_in_pretraining,
          "remove it, or set stage: sft"),
+    Rule("packed-answers", ("packing", "stage"), packed_answers, "remove it: rows lie end to end without padding anyhow"),
+    Rule("split-answers", ("cutoff_policy", "stage"), split_answers, "write proportional, cut_right, cut_left or drop"),
     Rule("split-not-proportions", ("split",), split_not_proportions, "write proportions, such as 949,50,1"),
     Rule("nothing-split-off-for-training", ("split", "data_manager_type", "do_train"), nothing_split_off_for_training,
          "make its first number larger", purposes=("train",)),

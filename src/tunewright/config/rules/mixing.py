@@ -60,6 +60,12 @@ def stream_cannot(case: Case) -> list[Broken]:
     return found
 
 
+def stream_of_feedback(case: Case) -> str | None:
+    run = case.run
+    unpaired = run.data.streaming and run.run.stage == "kto"
+    return "on, but stage is kto, which gives a prompt the answer of the row after it: that may be of another rank" if unpaired else None
+
+
 def small_buffer(case: Case) -> str | None:
     run = case.run
     rows = run.batching.per_device_train_batch_size * (run.run.num_processes or 1)
@@ -77,6 +83,8 @@ RULES = (
     Rule("stream-without-end", ("streaming", "max_steps"), stream_without_end, "set max_steps", purposes=("train",)),
     Rule("stream-cannot", ("group_by_length", "sortish_sampler", "val_size", "tokenized_path", "streaming", "data_manager_type"),
          stream_cannot, purposes=("train", "eval", "predict", "preview")),
+    Rule("stream-of-feedback", ("streaming", "stage"), stream_of_feedback, "set streaming: false",
+         purposes=("train", "eval", "predict", "preview")),
     Rule("small-buffer", ("buffer_size", "streaming"), small_buffer, "make it much larger: only rows in it are shuffled together",
          purposes=("train",), is_error=False),
 )

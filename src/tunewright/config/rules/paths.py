@@ -41,7 +41,15 @@ def output_is_the_model(case: Case) -> list[Broken]:
 
 
 def model_not_found(case: Case) -> str | None:
-    model = case.run.model.model_name_or_path
+    return _missing(case.run.model.model_name_or_path)
+
+
+def reference_not_found(case: Case) -> str | None:
+    return _missing(case.run.alignment.ref_model)
+
+
+def _missing(model: str | None) -> str | None:
+    """Why there is no model of that name; None for one that may be on a hub."""
     if not model or model == "demo" or Path(model).expanduser().is_dir():
         return None
     if Path(model).expanduser().exists():
@@ -101,6 +109,8 @@ RULES = (
          purposes=("train", "export")),
     Rule("model-not-found", ("model_name_or_path",), model_not_found, "give an existing directory, a hub id or demo",
          purposes=_OPENS_A_MODEL),
+    Rule("reference-not-found", ("ref_model",), reference_not_found, "give an existing directory, a hub id or demo",
+         purposes=("train", "eval")),
     Rule("unpinned-code", ("trust_remote_code", "model_revision", "model_name_or_path"), unpinned_code,
          "set model_revision to the 40-digit commit whose code you have read, or trust_remote_code: false", purposes=_OPENS_A_MODEL,
          is_error=False),

@@ -13,6 +13,14 @@ Purpose = Literal["train", "eval", "predict", "chat", "export", "preview"]
 PURPOSES: Final[tuple[Purpose, ...]] = ("train", "eval", "predict", "chat", "export", "preview")
 
 
+OF_ANSWERS: Final = ("rm", "dpo", "kto", "ppo", "grpo")
+"""Stages whose rows are pairs of answers, answers with a mark, or prompts."""
+
+
+ONLINE: Final = ("ppo", "grpo")
+"""Stages that learn from answers of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """The run that is tested, which fields its user wrote, and what the run is for."""

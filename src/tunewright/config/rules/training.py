@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunewright.config.data import evaluation_sets
 from tunewright.config.literals import show
-from tunewright.config.rules.rule import Broken, Case, Rule, has_eval_data
+from tunewright.config.rules.rule import ONLINE, Broken, Case, Rule, has_eval_data
 from tunewright.config.spelling import did_you_mean, nearest
 
 _METRICS = {
@@ -12,6 +12,14 @@ _METRICS = {
     "eval_rouge-2": "predict_with_generate", "eval_rouge-l": "predict_with_generate", "eval_bleu-4": "predict_with_generate",
 }
 """Metrics of an evaluation, and the switch that makes each be computed."""
+
+_OF_STAGE = {
+    "dpo": ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"),
+    "kto": ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "kl"),
+    "rm": ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
+    **{stage: ("reward", "completion_length", "missing_eos") for stage in ONLINE},
+}
+"""Further metrics of an evaluation in these stages, beside the loss."""
 
 
 def two_half_formats(case: Case) -> str | None:
@@ -84,9 +92,12 @@ def unknown_metric(case: Case) -> list[Broken]:
     if metric is None:
         return []
     name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    further = [f"eval_{one}" for one in _OF_STAGE.get(case.run.run.stage, ())]
+    if name in further:
+        return []
     if name not in _METRICS:
         sets = evaluation_sets(case.run.data)
-        known = [*_METRICS, *(f"eval_{one}_{what}" for one in sets if len(sets) > 1 for what in ("loss", "accuracy"))]
+        known = [*(further or _METRICS), *(f"eval_{one}_{what}" for one in sets if len(sets) > 1 for what in ("loss", "accuracy"))]
         mend = did_you_mean(nearest(name, known)) or f"choose one of {', '.join(known)}"
         return [] if name in known else [Broken("metric_for_best_model", f"'{metric}' is no metric of an evaluation", mend)]
     switch = _METRICS[name]
@@ -102,13 +113,21 @@ def greater_loss(case: Case) -> str | None:
     return "a greater loss is not better" if checkpoints.greater_is_better and is_loss else None
 
 
+_WITHOUT_GENERATION = {
+    "pt": "documents have no answers to generate", "rm": "a reward model scores answers, and generates none",
+    "dpo": "answers that are given are compared, and none is generated", "kto": "answers that are given are judged, and none is generated",
+    **{stage: "prompts have no answers to compare with" for stage in ONLINE},
+}
+
+
 def generation_in_pretraining(case: Case) -> list[Broken]:
-    if case.run.run.stage != "pt":
+    why = _WITHOUT_GENERATION.get(case.run.run.stage)
+    if why is None:
         return []
-    wanted = {"predict_with_generate": case.run.evaluation.predict_with_generate, "do_predict": case.run.run.do_predict}
-    found = [Broken(field, "documents have no answers to generate, but stage is pt", f"turn {field} off")
-             for field, is_on in wanted.items() if is_on]
-    asked = [Broken("stage", "documents have no answers to generate", "set stage: sft")] if case.purpose == "predict" else []
+    is_scored = case.run.run.stage == "rm"  # its predictions are rewards
+    wanted = {"predict_with_generate": case.run.evaluation.predict_with_generate, "do_predict": case.run.run.do_predict and not is_scored}
+    found = [Broken(field, f"{why}, but stage is {case.run.run.stage}", f"turn {field} off") for field, is_on in wanted.items() if is_on]
+    asked = [Broken("stage", why, "set stage: sft")] if case.purpose == "predict" and not is_scored else []
     return found or asked
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tunewright.config.data import named_sets
 from tunewright.config.derive import packs
-from tunewright.config.rules.rule import Broken, Case, Purpose, Rule
+from tunewright.config.rules.alignment import has_reference
+from tunewright.config.rules.rule import OF_ANSWERS, ONLINE, Broken, Case, Purpose, Rule
 from tunewright.config.run import RunConfig
 from tunewright.config.table import table
 
@@ -40,15 +41,28 @@ _PROFILE = ("profile_step_start", "profile_step_end", "profile_ranks", "profile_
             "profile_record_shapes", "profile_save_path")
 _OF_TEXT = ("prompt_column", "cutoff_policy", "preprocessing_num_workers", "preprocessing_batch_size", "overwrite_cache", "data_cache_dir",
             "tokenized_path")
+_MEASURED: tuple[Purpose, ...] = ("train", "eval")
 _READ_DATA: tuple[Purpose, ...] = ("train", "eval", "preview")
 _KERNELS = ("torch_compile", "torch_compile_backend", "torch_compile_mode", "use_unsloth_gc", "enable_liger_kernel", "liger_kernel_config",
             "use_fused_rmsnorm", "use_fused_rotary_pos_emb", "moe_grouped_gemm", "gdn_chunk_size", "use_triton_gdn")
+_PPO = ("ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target", "ppo_whiten_rewards", "ppo_init_kl_coef", "ppo_adap_kl_ctrl",
+        "ppo_horizon", "ppo_gamma", "ppo_lam", "ppo_cliprange", "ppo_cliprange_value", "ppo_vf_coef")
+_GRPO = ("num_generations", "num_iterations", "grpo_loss_type", "epsilon", "epsilon_high", "grpo_beta", "kl_estimator", "scale_rewards",
+         "importance_sampling_level")
+_ONLINE = ("reward_funcs", "reward_weights", "missing_eos_penalty", "rollout_batch_size", "sample_log_steps")
+_REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 _FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 
 
 def _evaluates(run: RunConfig) -> bool:
     """Whether there are evaluations before and during training."""
     return run.evaluation.eval_strategy != "no" or run.evaluation.eval_on_start
+
+
+def _quantises(run: RunConfig) -> bool:
+    """Whether some model of the run is quantised while it is loaded."""
+    bits = (run.quantization.quantization_bit, run.alignment.ref_model_quantization_bit, run.alignment.reward_model_quantization_bit)
+    return any(one is not None for one in bits)
 
 
 def _may_recompute(run: RunConfig) -> bool:
@@ -64,7 +78,7 @@ def _is_here(run: RunConfig) -> bool:
 
 UNREAD = (
     Unread(("quantization_method", "quantization_type", "double_quantization", "compute_dtype", "quantization_device_map"),
-           "quantization_bit is absent", lambda run: run.quantization.quantization_bit is None),
+           "quantization_bit is absent", lambda run: not _quantises(run)),
     Unread(("quantization_type", "double_quantization", "compute_dtype"), "weights have 8 bits",
            lambda run: run.quantization.quantization_bit == 8, _GENERATES),
     Unread(_LORA, "finetuning_type is not lora", lambda run: run.tuning.finetuning_type != "lora"),
@@ -77,6 +91,37 @@ UNREAD = (
     Unread(("template", "template_type", "tool_format", "template_date", "default_system", "enable_thinking", "query_column",
             "response_column", "history_column"),
            "stage is pt", lambda run: run.run.stage == "pt"),
+    Unread(("pref_loss", "pref_ftx", "dpo_label_smoothing"), "stage is not dpo", lambda run: run.run.stage != "dpo", _MEASURED),
+    Unread(("pref_beta",), "stage is neither dpo nor kto", lambda run: run.run.stage not in ("dpo", "kto"), _MEASURED),
+    Unread(("simpo_gamma",), "pref_loss is not simpo", lambda run: run.run.stage != "dpo" or run.alignment.pref_loss != "simpo", _MEASURED),
+    Unread(("kto_chosen_weight", "kto_rejected_weight"), "stage is not kto", lambda run: run.run.stage != "kto", _MEASURED),
+    Unread((*_REFERENCE, "precompute_ref_log_probs"), "nothing is compared with a reference model",
+           lambda run: not has_reference(run), _MEASURED),
+    Unread(("precompute_ref_log_probs",), "answers are new in each step", lambda run: run.run.stage in ("ppo", "grpo")),
+    Unread(("precompute_ref_log_probs",), "an evaluation asks the reference once", lambda run: True, ("eval",)),
+    Unread(("reward_model", "reward_model_adapters", "reward_model_quantization_bit", "reward_model_type"), "stage is neither ppo nor grpo",
+           lambda run: run.run.stage not in ("ppo", "grpo"), _MEASURED),
+    Unread(("reward_model_adapters", "reward_model_quantization_bit"), "reward_model_type is not full",
+           lambda run: run.run.stage in ("ppo", "grpo") and run.alignment.reward_model is not None
+           and run.alignment.reward_model_type != "full", _MEASURED),
+    Unread(_PPO, "stage is not ppo", lambda run: run.run.stage != "ppo", _MEASURED),
+    Unread(_GRPO, "stage is not grpo", lambda run: run.run.stage != "grpo", _MEASURED),
+    Unread(_ONLINE, "stage is neither ppo nor grpo", lambda run: run.run.stage not in ONLINE, _MEASURED),
+    Unread(_PPO, "an evaluation measures rewards alone", lambda run: run.run.stage == "ppo", ("eval",)),
+    Unread((*_GRPO, "sample_log_steps"), "an evaluation measures rewards alone", lambda run: run.run.stage == "grpo", ("eval",)),
+    Unread(_REFERENCE, "an evaluation measures rewards alone", lambda run: run.run.stage in ONLINE and has_reference(run), ("eval",)),
+    Unread(("ppo_target", "ppo_horizon"), "ppo_adap_kl_ctrl is off",
+           lambda run: run.run.stage == "ppo" and not run.alignment.ppo_adap_kl_ctrl),
+    Unread(("ppo_target", "ppo_horizon"), "ppo_init_kl_coef is 0, and stays so",
+           lambda run: run.run.stage == "ppo" and run.alignment.ppo_init_kl_coef == 0),
+    Unread(("ppo_cliprange", "ppo_cliprange_value"), "there is one update in each step, before which no ratio and no value has moved",
+           lambda run: run.run.stage == "ppo" and run.alignment.ppo_epochs == run.alignment.ppo_buffer_size == 1
+           and run.lora.lora_dropout == 0),
+    Unread(("epsilon", "epsilon_high", "importance_sampling_level"), "there is one update in each step, whose ratios are all 1",
+           lambda run: run.run.stage == "grpo" and run.alignment.num_iterations == 1),
+    Unread(("kl_estimator",), "grpo_beta is 0", lambda run: run.run.stage == "grpo" and run.alignment.grpo_beta == 0),
+    Unread(("moe_aux_loss_coef",), "only training reads it", lambda run: True, ("eval", "predict", "chat")),
+    Unread(("compute_accuracy",), "rewards are compared, not tokens", lambda run: run.run.stage in OF_ANSWERS, _MEASURED),
     Unread(("buffer_size",), "streaming is off", lambda run: not run.data.streaming),
     Unread(("buffer_size",), "disable_shuffling is on", lambda run: run.batching.disable_shuffling),
     Unread(("mix_strategy", "interleave_probs"), "there is one data set", lambda run: len(run.data.dataset) == 1),
@@ -152,7 +197,8 @@ UNREAD = (
     Unread(("compute_accuracy",), "nothing is evaluated", lambda run: not _evaluates(run) and not run.run.do_eval),
     Unread(("predict_with_generate",), "nothing is evaluated while it trains, and do_eval measures the loss",
            lambda run: not _evaluates(run) and not run.run.do_predict),
-    Unread(("predict_with_generate", *_GENERATION), "`eval` measures the loss; `predict` generates answers", lambda run: True, ("eval",)),
+    Unread(("predict_with_generate",), "`eval` measures the loss; `predict` generates answers", lambda run: True, ("eval",)),
+    Unread(_GENERATION, "`eval` measures the loss; `predict` generates answers", lambda run: run.run.stage not in ONLINE, ("eval",)),
     Unread(("compute_accuracy",), "answers are scored as texts", lambda run: True, ("predict",)),
     Unread(("bf16", "fp16"), "answers are generated in infer_dtype", lambda run: run.quantization.quantization_bit is None,
            ("predict", "chat")),
@@ -162,7 +208,7 @@ UNREAD = (
     Unread(("badam_update_ratio", "badam_mask_mode"), "badam_mode is layer", lambda run: run.optimizer.badam_mode == "layer"),
     Unread(("min_lr",), "lr_scheduler_type is not cosine", lambda run: run.schedule.lr_scheduler_type != "cosine"),
     Unread(_GENERATION, "nothing is generated, because predict_with_generate and do_predict are off",
-           lambda run: not run.evaluation.predict_with_generate and not run.run.do_predict),
+           lambda run: not run.evaluation.predict_with_generate and not run.run.do_predict and run.run.stage not in ONLINE),
     Unread(_SAMPLING, "do_sample is off",
            lambda run: not run.generation.do_sample and not run.generation.generation_config, _GENERATES),
     Unread(("length_penalty",), "num_beams is 1, and only beam search reads it",

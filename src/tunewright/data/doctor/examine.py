@@ -21,7 +21,7 @@ from tunewright.data.doctor.refused_rows import RefusedRows
 from tunewright.data.doctor.report import DoctorReport, SetReport, TokenReport, worst_first
 from tunewright.data.doctor.row_checks import RowChecks
 from tunewright.data.doctor.seen import Seen
-from tunewright.data.encoding import Encoder
+from tunewright.data.encoding import RowEncoder
 from tunewright.data.formats.convert import convert, detect
 from tunewright.data.formats.fields import Refusal
 from tunewright.data.formats.layout import OPTIONAL_COLUMNS, Kind
@@ -47,7 +47,7 @@ Report = Callable[[str], None]
 class Tokens:
     """How rows become tokens: the run's own encoder, and the control tokens of its tokenizer and template."""
 
-    encoder: Encoder
+    encoder: RowEncoder
     literals: tuple[str, ...]
 
 

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from tunewright.config.derive import data_seed
 from tunewright.config.run import RunConfig
 from tunewright.data.audit import SetAudit
-from tunewright.data.encoding import Encoder
+from tunewright.data.encoding import RowEncoder
 from tunewright.data.examples import ExampleSet
 from tunewright.data.files import DataFile
 from tunewright.data.mixing import demand_probabilities
 from tunewright.data.sources import Settled
+from tunewright.data.stage_layout import rows_each
 from tunewright.data.streaming.order import RawSet, StreamOrder
 from tunewright.data.streaming.raw import RawRow, is_lines
 from tunewright.data.streaming.rows import RowMaker, StreamedFile
@@ -29,7 +30,7 @@ HELD_OUT = "held out"
 class Tokens:
     """How rows become tokens: the encoder, a digest of all that its work depends on, and the model's vocabulary, None if unknown."""
 
-    encoder: Encoder
+    encoder: RowEncoder
     settings: str
     vocab_size: int | None
 
@@ -51,7 +52,7 @@ def open_stream(run: RunConfig, sets: Sequence[Settled], tokens: Tokens, capacit
         if not is_lines(file.file) and file.file.kind == "json":
             report(f"{file.file.path} is one JSON array, which is read whole; JSONL is read line by line")
     stream = Stream(_order(run, sets, [file.file for file in files]), RowMaker(files, tokens.encoder, tokens.vocab_size), capacity,
-                    tokens.settings)
+                    tokens.settings, rows_each=rows_each(run.run.stage))
     if run.run.do_train:
         mixed = "" if len(sets) == 1 else f" of {len(sets)} data sets ({run.data.mix_strategy})"
         report(f"train: a stream{mixed} from {len(files)} files, shuffled {run.data.buffer_size} rows at a time"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tunewright.data.audit import Note
-from tunewright.data.encoding import Encoder
+from tunewright.data.encoding import RowEncoder
 from tunewright.data.examples import Tokens
 from tunewright.data.files import DataFile
 from tunewright.data.formats.convert import convert
@@ -42,7 +42,7 @@ class RowMaker:
     """Turns raw rows of `files` into tokens. `vocab_size` is that of the model, None if it is not known."""
 
     files: tuple[StreamedFile, ...]
-    encoder: Encoder
+    encoder: RowEncoder
     vocab_size: int | None
 
     def __call__(self, rows: Sequence[RawRow]) -> list[Made]:

@@ -42,13 +42,14 @@ class Findings(NamedTuple):
 @dataclass(frozen=True)
 class Stream:
     """The training rows of a run as a stream. `capacity`: tokens of a packed sequence, None where rows are not packed. `settings` is a
-    digest of all that decides how a row becomes tokens."""
+    digest of all that decides how a row becomes tokens. `rows_each`: 2 where an example is a pair of answers."""
 
     order: StreamOrder
     rows: RowMaker
     capacity: int | None
     settings: str
     first_token: int | None = None
+    rows_each: int = 1
 
     @property
     def packed_together(self) -> int:
@@ -62,7 +63,8 @@ class Stream:
         """
         examples, findings = [], []
         for raw, made in zip(raws, self.rows(raws), strict=True):
-            examples.append([_example(piece, sample_id(raw)) for piece in made.pieces])
+            examples.append([_example(made.pieces[at : at + self.rows_each], sample_id(raw))
+                             for at in range(0, len(made.pieces), self.rows_each)])
             name = self.rows.files[raw.file].set_name
             notes = tuple((name, note) for note in made.notes) if raw.turn == 0 else ()
             findings.append(Findings(1, int(not made.pieces), notes))
@@ -123,11 +125,15 @@ def example_set(made: Sequence[Made], stream: Stream) -> ExampleSet:
     for one in made:
         for piece in one.pieces:
             builder.add(piece, one.origin)
-    return ExampleSet.of([builder.build()])
+    return ExampleSet.of([builder.build()], stream.rows_each)
 
 
-def _example(tokens: Tokens, sample: int) -> Example:
-    return Example(tokens.input_ids, tokens.labels, np.array([0, len(tokens.input_ids)], np.int32), sample)
+def _example(rows: Sequence[Tokens], sample: int) -> Example:
+    one = rows[0]
+    if len(rows) == 1:
+        return Example(one.input_ids, one.labels, np.array([0, len(one.input_ids)], np.int32), sample, one.mark)
+    bounds = np.cumsum([0, *(len(row.input_ids) for row in rows)], dtype=np.int32)
+    return Example(np.concatenate([row.input_ids for row in rows]), np.concatenate([row.labels for row in rows]), bounds, sample)
 
 
 def _joined(rows: Sequence[Example]) -> Example:
