@@ -5,13 +5,16 @@ SHELL := /bin/sh
 VENV := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-fast lint docs docs-check readme clean environment environment-test compiler
+.PHONY: help demo life-cycle test test-fast lint docs docs-check readme clean environment environment-test compiler
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 demo: environment ## fine-tune a real model on this machine and show what it learned (about 5 minutes)
 	@$(VENV)/tunewright demo
+
+life-cycle: environment ## all stages one after the other on the demo model, from pre-training to conversation (about half an hour)
+	@$(VENV)/python examples/life_cycle/life_cycle.py
 
 test: environment-test compiler ## the whole test suite
 	@sh scripts/test.sh

@@ -47,6 +47,17 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert {page.relative_to(ROOT.resolve()).as_posix() for page in pages - reached} == set()
 
 
+def test_papers_are_found_in_the_code() -> None:
+    """Each file that docs/papers.md names is there, and the name behind it is defined in it."""
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    wrong = []
+    for file, name in re.findall(r"`([\w/]+\.py)`(?: `(\w+)`)?", text):
+        path = ROOT / "src" / "tunewright" / file
+        if not path.is_file() or (name and not re.search(rf"^(def|class) {name}\b", path.read_text(encoding="utf-8"), re.MULTILINE)):
+            wrong.append(f"{file} {name}")
+    assert wrong == []
+
+
 def test_no_file_names_a_machine_or_holds_a_secret() -> None:
     """Every tracked text file."""
     found = []

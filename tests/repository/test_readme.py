@@ -70,10 +70,27 @@ def test_a_light_command_works(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))
 def test_every_example_is_named_by_our_rule_and_passes_check(example: str, tmp_path: Path) -> None:
-    """`<model>-<stage>-<mode>`, perhaps a vocabulary; and nothing is wrong with it that can be known beforehand."""
-    assert re.fullmatch(r"[a-z0-9_.]+-(pt|sft)-(full|freeze|lora)(\.[a-z_]+)?\.yaml", example)
+    """`<model>-<stage>-<mode>`, perhaps a vocabulary; and nothing is wrong with it that can be known beforehand. orpo and simpo are named
+    by their paper, though they are losses of the stage dpo."""
+    assert re.fullmatch(r"[a-z0-9_.]+-(pt|sft|rm|dpo|kto|orpo|simpo|ppo|grpo)-(full|freeze|lora)(\.[a-z_]+)?\.yaml", example)
     done = typed(f"tunewright check examples/{example}", workplace(tmp_path))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["preferences", "reward_models", "policy_optimization"])
+def test_the_configuration_that_a_page_begins_with_passes_check(page: str, tmp_path: Path) -> None:
+    """What a reader copies works, with the data of the examples."""
+    place = workplace(tmp_path)
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    (place / "run.yaml").write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    done = typed("tunewright check run.yaml", place)
+    assert done.returncode == 0 and "is not read" not in done.stderr + done.stdout, done.stderr + done.stdout
+
+
+def test_every_example_is_in_the_readme() -> None:
+    """Its table names them all."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "examples").glob("*.yaml") if f"(examples/{path.name})" not in text] == []
 
 
 @pytest.mark.real
