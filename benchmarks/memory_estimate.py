@@ -1,4 +1,5 @@
-"""How good the planner's memory estimate is: estimated against measured peak, each configuration in a process of its own.
+"""How good the planner's memory estimate is: estimated against measured peak, each configuration in a process of its own, forked from one
+that has loaded the libraries.
 
     python benchmarks/memory_estimate.py [--only NAME ...] [--small] [--output FILE.jsonl]
 
@@ -20,6 +21,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +68,9 @@ ALLOCATORS: Final[dict[str, dict[str, str]]] = {
 
 _ROWS: Final = 6
 """Rows of a step."""
+
+_FOUND: Final = "found: "
+"""Before what a process prints for the one that started it."""
 
 
 def write_model(directory: Path, shape: dict[str, Any]) -> Path:
@@ -118,13 +125,9 @@ def measure(model: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
     from tunewright.planning.machine import OBJECTS_BYTES
 
     shape = MODELS[model]
-    tiny = shape | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "num_key_value_heads": 1,
-                    "vocab_size": 256}
     rows = write_rows(folder / f"rows-{model}.jsonl", 4 * _ROWS, 500, shape["vocab_size"])
-    few = write_rows(folder / "few.jsonl", 4 * _ROWS, 40, 256)
-    warm = configuration(write_model(folder / f"tiny-{model}", tiny), few, folder / "warm", settings)
     real = configuration(write_model(folder / model, shape), rows, folder / "real", settings)
-    train(warm)
+    train(tiny_run(model, settings, folder))
     outlook = estimate(real)
     settle()
     before = resident()
@@ -134,6 +137,14 @@ def measure(model: str, settings: dict[str, Any], folder: Path) -> dict[str, Any
     estimated = outlook.bytes - (outlook.machine.taken - OBJECTS_BYTES)
     return {"estimated": estimated, "measured": peak, "ratio": estimated / peak, "seconds_per_step": outlook.seconds_per_step,
             "components": {name: size for name, size in outlook.components().items() if name != "framework"}}
+
+
+def tiny_run(model: str, settings: dict[str, Any], folder: Path) -> Any:
+    """The same on a model and rows so small that only the libraries count."""
+    tiny = MODELS[model] | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1,
+                            "num_key_value_heads": 1, "vocab_size": 256}
+    few = write_rows(folder / "few.jsonl", 4 * _ROWS, 40, 256)
+    return configuration(write_model(folder / f"tiny-{model}", tiny), few, folder / "warm", settings)
 
 
 def estimate(run: Any) -> Any:
@@ -165,15 +176,52 @@ def status(name: str) -> int:
     return next(int(words[1]) * 1024 for words in lines if words[0] == f"{name}:")
 
 
-def in_own_process(name: str, allocator: str, folder: Path) -> dict[str, Any]:
-    """One case, measured by another process."""
+def in_own_processes(names: list[str], allocator: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Each case, measured by a process of its own. The allocator is chosen where a program begins, hence one program for all of them."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | ALLOCATORS[allocator]
-    command = [sys.executable, "-P", __file__, "--worker", name, "--folder", str(folder)]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"case": name, "model": CASES[name][0], "allocator": allocator, **found}
+    command = [sys.executable, "-P", __file__, "--worker", "--folder", str(folder), "--only", *names]
+    with (folder / "worker.log").open("w+", encoding="utf-8") as log:
+        worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if line.startswith(_FOUND):
+                found = json.loads(line.removeprefix(_FOUND))
+                yield {"case": found["case"], "model": CASES[found["case"]][0], "allocator": allocator, **found}
+        if worker.wait():
+            log.seek(0)
+            raise RuntimeError(log.read()[-2000:])
+
+
+def fork_each(names: list[str], folder: Path) -> int:
+    """In a process that has loaded the libraries: print what a child finds for each case. Returns 1 when one failed.
+
+    A child begins with the pages of its parent in its count, trains its own tiny model, and counts what comes on top.
+    """
+    from tunewright.commands.train import train
+
+    model, settings = CASES[names[0]]
+    train(tiny_run(model, settings, folder))
+    for name in names:
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            with leaving():
+                print(_FOUND + json.dumps({"case": name, **measure(*CASES[name], folder)}), flush=True)
+        if os.waitpid(child, 0)[1]:
+            return 1
+    return 0
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """End this process after the block, without what the parent has to do at its end."""
+    try:
+        yield
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
 
 
 def summary(found: list[dict[str, Any]]) -> str:
@@ -189,22 +237,18 @@ def main() -> int:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--allocator", choices=list(ALLOCATORS), nargs="*", default=["settled"])
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--worker")
+    parser.add_argument("--worker", action="store_true", help="measure in this program, as it was started")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     if given.worker:
-        model, settings = CASES[given.worker]
-        print(json.dumps(measure(model, settings, given.folder)))
-        return 0
+        return fork_each(given.only, given.folder)
+    names = [name for name in given.only if not given.small or CASES[name][0] != "llama-135m"]
     with tempfile.TemporaryDirectory(prefix="memory-estimate-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for allocator in given.allocator:
             found = []
-            for name in given.only:
-                if given.small and CASES[name][0] == "llama-135m":
-                    continue
-                one = in_own_process(name, allocator, folder)
+            for one in in_own_processes(names, allocator, folder):
                 found.append(one)
                 print(f"{one['case']:<36} {one['model']:<12} {one['estimated'] / 1e6:8.0f} MB estimated "
                       f"{one['measured'] / 1e6:8.0f} MB measured {one['ratio']:5.2f}", flush=True)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,3 +34,13 @@ def ran(driver: str, python: Path, job: Line, threads: int, folder: Path) -> Lin
         return {"failure": f"exit code {done.returncode}: {last[:300]}"}
     found: Line = json.loads(told[-1].removeprefix("RESULT "))
     return found
+
+
+def untrained_adapter(model: Path, folder: Path) -> Path:
+    """The adapter that every side begins with; made once for each model of a name."""
+    adapter = folder / f"adapter-{model.name}"
+    if not (adapter / "adapter_config.json").exists():
+        done = ran("untrained_adapter", Path(sys.executable), {"model": str(model), "adapter": str(adapter)}, 1, folder)
+        if "failure" in done:
+            raise SystemExit(f"error: no adapter for {model}: {done['failure']}")
+    return adapter

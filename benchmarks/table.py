@@ -12,11 +12,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent))
+from dpo_measured import CACHED, DpoMeasured, read_dpo
+from dpo_measured import NAMES as DPO_NAMES
+from dpo_measured import OWN as LIVE
 from measured import Measured, read_cases
 from parts import Case
 from sides import OWN
@@ -38,10 +41,10 @@ def main() -> int:
 
 def page(results: Path) -> str:
     """The whole page."""
-    cases = read_cases(results / "training.jsonl")
+    cases, dpo = read_cases(results / "training.jsonl"), read_dpo(results / "dpo_step.jsonl")
     preprocessing, startup, generation = (_read(results / f"{name}.json") for name in ("preprocessing", "startup", "generation"))
-    parts = [HEAD, summary(cases, preprocessing, startup), *(_case(case) for case in cases), _ablation(cases),
-             _generation(generation) if generation else "", _startup(startup) if startup else "",
+    parts = [HEAD, summary(cases, dpo, preprocessing, startup), *(_case(case) for case in cases), _ablation(cases),
+             _dpo(dpo) if dpo else "", _generation(generation) if generation else "", _startup(startup) if startup else "",
              _preprocessing(preprocessing) if preprocessing else ""]
     return "\n".join(part for part in parts if part)
 
@@ -60,6 +63,7 @@ This page is made by `python benchmarks/table.py` from the files in `benchmarks/
 ```console
 $ tunewright demo                      # once: fetches the model
 $ python benchmarks/training.py        # about 45 minutes on two quiet cores; --cases and --sides take parts of it
+$ python benchmarks/dpo_step.py        # about an hour
 $ python benchmarks/generation.py
 $ python benchmarks/startup.py
 $ python benchmarks/preprocessing.py
@@ -101,7 +105,7 @@ def _case(measured: Measured) -> str:
     lines += [_row(measured, side) for side in measured.runs if side == OWN or not side.startswith(OWN)]
     lines += [f"| {NAMES.get(side, side)} | failed: {reason} | | | | | | | |" for side, reason in measured.failures.items()]
     notes = [f"{note}\n" for side, note in NOTES.items() if side in measured.runs]
-    return "\n".join([*lines, "", *notes, _versions(measured), ""])
+    return "\n".join([*lines, "", *notes, _versions(measured.runs, NAMES), ""])
 
 
 def _row(measured: Measured, side: str) -> str:
@@ -115,12 +119,12 @@ def _row(measured: Measured, side: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _versions(measured: Measured) -> str:
+def _versions(runs: Mapping[str, Mapping[Any, Line]], names: Mapping[str, str]) -> str:
     """Versions of the packages, the sides together that have the same."""
     found: dict[str, list[str]] = {}
-    for side, runs in measured.runs.items():
-        told = ", ".join(f"{name} {number}" for name, number in next(iter(runs.values()))["versions"].items())
-        found.setdefault(told, []).append(NAMES.get(side, side))
+    for side, turns in runs.items():
+        told = ", ".join(f"{name} {number}" for name, number in next(iter(turns.values()))["versions"].items())
+        found.setdefault(told, []).append(names.get(side, side))
     return "\n".join(["Versions:", "", *(f"* {'; '.join(sides)}: {told}" for told, sides in found.items())])
 
 
@@ -136,6 +140,31 @@ def _ablation(cases: Sequence[Measured]) -> str:
                       f"{spread([line['peak_mb'] for line in measured.runs[side].values()], '.0f')} |" for side in without]
             parts.append("")
     return "\n".join(parts)
+
+
+def _dpo(measured: DpoMeasured) -> str:
+    """Steps on pairs of answers, against TRL."""
+    work, machine = measured.workload, measured.machine
+    runs = {side: measured.shown(side) for side in DPO_NAMES if measured.shown(side)}
+    return "\n".join([
+        "## DPO", "", f"{machine['model']}, float32, LoRA of rank 8 on all linear layers; {work['batch']} pairs to a step, prompts of "
+        f"{work['prompt']} tokens, answers of {work['answer']}; {work['steps'] - 1} steps are timed, {work['pairs']} pairs, one thread. A "
+        "live reference is asked in each step, a cached one before the first; the time for that is not counted on either side. "
+        f"{machine['processor']}, {machine['cores']} cores; {machine['run'][:10]}.", "",
+        "| | pairs per CPU s | pairs per s | tunewright is faster by (CPU): live reference | cached | peak memory, MB | CPU s until the "
+        "steps that are timed | first loss |", "|---|---|---|---|---|---|---|---|",
+        *(_dpo_row(measured, side) for side in runs),
+        *(f"| {DPO_NAMES.get(side, side)} | failed: {reason} | | | | | | |" for side, reason in measured.failures.items()), "",
+        _versions(runs, DPO_NAMES), ""])
+
+
+def _dpo_row(measured: DpoMeasured, side: str) -> str:
+    lines = list(measured.shown(side).values())
+    faster = [spread(measured.ratios(side, own, "cpu"), ".2f") if side != own else "" for own in (LIVE, CACHED)]
+    cells = [DPO_NAMES[side], spread(measured.speeds(side, "cpu"), ".3f"), spread(measured.speeds(side, "wall"), ".3f"), *faster,
+             *(spread([line[figure] for line in lines], ".0f") for figure in ("peak_mb", "cpu_before")),
+             f"{statistics.median(line['losses'][0] for line in lines):.5f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _generation(result: Line) -> str:

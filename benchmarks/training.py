@@ -19,20 +19,16 @@ installed with pip below `--folder` first. On the demo model (135 million weight
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
-import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from environments import python_of
+from lines import Log, machine, weights
 from parts import PARTS, Case, Part, cases_of, parts_of
-from processes import ran
+from processes import ran, untrained_adapter
 from sft_rows import Workload, write_sft
 from sides import GROUPS, SIDES, YARDSTICK, sides_of
 
@@ -54,9 +50,8 @@ def main() -> int:
         from tests.harness.tiny import write_model
 
         wish.model = write_model(wish.folder / "tiny")
-    log = _Log(wish.output, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    log.add({"what": "machine", "processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(),
-             "system": platform.platform(), "model": wish.model.name, "parameters": _weights(wish.model), "command": sys.argv[1:]})
+    log = Log(wish.output)
+    log.add(machine(wish.model))
     pythons = _pythons(wish)
     _tell_duration(wish)
     faults = []
@@ -101,11 +96,11 @@ def _tell_duration(wish: argparse.Namespace) -> None:
     if speed is None:
         raise SystemExit(f"error: the machine's matrix product cannot be measured: see {wish.folder / 'last-ceiling.log'}")
     for part in wish.parts:
-        minutes = part.minutes(wish.steps * wish.batch, _weights(wish.model), speed)
+        minutes = part.minutes(wish.steps * wish.batch, weights(wish.model), speed)
         print(f"about {minutes:3.0f} minutes: {part.case}, rounds: {part.rounds}, {', '.join(part.sides)}", flush=True)
 
 
-def _measure(part: Part, rounds: range, wish: argparse.Namespace, pythons: dict[str, Path], log: _Log) -> list[str]:
+def _measure(part: Part, rounds: range, wish: argparse.Namespace, pythons: dict[str, Path], log: Log) -> list[str]:
     """All rounds of a part, under numbers that no other part has; what went wrong."""
     case = part.case
     rows = wish.folder / f"{case.kind}.jsonl"
@@ -114,7 +109,8 @@ def _measure(part: Part, rounds: range, wish: argparse.Namespace, pythons: dict[
     print(f"{case}: {work.counted_tokens} tokens are timed, {work.counted_trained} with labels; "
           f"{100 * (1 - work.efficiency):.0f} % of a padded batch is padding", flush=True)
     job = {"rows": str(rows), "model": str(wish.model), "batch": wish.batch, "steps": wish.steps, "warm": 1,
-           "learning_rate": RATE[case.tuning], "adapter": None if case.tuning == "full" else str(_adapter(wish))}
+           "learning_rate": RATE[case.tuning],
+           "adapter": None if case.tuning == "full" else str(untrained_adapter(wish.model, wish.folder))}
     runs, faults = [], []
     for number in rounds:
         ceiling = ran("ceiling", Path(sys.executable), {}, case.threads, wish.folder)
@@ -133,16 +129,6 @@ def _side(side: str, job: Line, threads: int, pythons: dict[str, Path], folder: 
     chosen = SIDES[side]
     python = pythons[chosen.peer] if chosen.peer else Path(sys.executable)
     return ran(chosen.driver, python, {**job, "options": chosen.options}, threads, folder)
-
-
-def _adapter(wish: argparse.Namespace) -> Path:
-    """The untrained adapter that every side begins with; made once for each model of a name."""
-    adapter: Path = wish.folder / f"adapter-{wish.model.name}"
-    if not (adapter / "adapter_config.json").exists():
-        done = ran("untrained_adapter", Path(sys.executable), {"model": str(wish.model), "adapter": str(adapter)}, 1, wish.folder)
-        if "failure" in done:
-            raise SystemExit(f"error: no adapter for {wish.model}: {done['failure']}")
-    return adapter
 
 
 def _apart(runs: list[tuple[str, list[float]]], case: Case) -> list[str]:
@@ -168,35 +154,6 @@ def _show(side: str, number: int, work: Workload, found: Line) -> None:
     tokens = work.counted_tokens
     print(f"  round {number}  {side:32}{tokens / found['cpu']:8.1f} tokens per CPU s{tokens / found['wall']:8.1f} per s"
           f"{found['peak_mb']:7} MB   first loss {found['losses'][0]:.5f}", flush=True)
-
-
-class _Log:
-    """Lines of JSON, each written when it is known, under the time at which this run of the benchmark began."""
-
-    def __init__(self, path: Path, run: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._run = path, run
-
-    def add(self, line: Line) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"run": self._run, **line}) + "\n")
-
-
-def _weights(model: Path) -> int:
-    """Weights in the files of the model, a tied one once."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(model.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
-    return total
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

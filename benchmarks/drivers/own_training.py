@@ -14,11 +14,15 @@ from stopwatch import Stopwatch, read_job
 
 def main() -> None:
     """Train, and tell what it took."""
+    job, watch = read_job(), Stopwatch()
+    watch.tell(job, trained(settings(job), watch))
+
+
+def trained(words: dict[str, Any], watch: Stopwatch) -> list[float]:
+    """Train with these settings, stamping the end of each step; the loss of each."""
     from tunewright.commands import train
     from tunewright.engine import assemble
     from tunewright.engine.hooks import StepHook
-
-    job, watch = read_job(), Stopwatch()
 
     class Watching(StepHook):
         def advanced(self, state: Any) -> None:
@@ -26,10 +30,10 @@ def main() -> None:
 
     hooks = assemble.hooks
     assemble.hooks = lambda *given: (*hooks(*given), Watching())  # nothing that a user sets takes a hook of his own
-    if code := train.run([f"{name}={value}" for name, value in settings(job).items()]):
+    if code := train.run([f"{name}={value}" for name, value in words.items()]):
         raise SystemExit(code)
-    state = json.loads((Path(job["output"]) / "trainer_state.json").read_text(encoding="utf-8"))
-    watch.tell(job, [entry["loss"] for entry in state["log_history"] if "loss" in entry])
+    state = json.loads((Path(words["output_dir"]) / "trainer_state.json").read_text(encoding="utf-8"))
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 def settings(job: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,33 @@ def test_no_figure_without_a_measurement(tmp_path: Path) -> None:
     assert "times the speed of plain Trainer + peft | at least 2.3 | | not measured |" in alone
 
 
+def test_dpo_is_compared_in_the_same_round(tmp_path: Path) -> None:
+    """By hand. 12 pairs: ours with a live reference takes 4 and 5 s, a cached one 2 and 3; TRL's live one 12 and 10, 3 and 2 times 4 and 5,
+    6 and 10 / 3 times 2 and 3; in 6000 MB, of which ours are a quarter. Its cached one failed. A run on another batch is left out."""
+    peaks = {"tunewright": 1500, "tunewright-cached": 1500, "trl": 6000}
+
+    def lines(run: str, batch: int, cpu: dict[str, list[float]]) -> list[dict[str, Any]]:
+        told = {"pairs": 12, "wall": 24.0, "cpu_before": 9.0, "losses": [0.69315, 0.6], "versions": {"torch": "1.0"}}
+        return [{"run": run, "what": "machine", "processor": "abacus", "cores": 2, "model": "small", "parameters": 1},
+                {"run": run, "what": "workload", "prompt": 150, "answer": 80, "batch": batch, "steps": 4, "pairs": 12},
+                *({"run": run, "what": "side", "side": name, "round": number, "cpu": one, "peak_mb": peaks[name], **told}
+                  for name, taken in cpu.items() for number, one in enumerate(taken))]
+
+    found = lines("2026-02-02T00:00:00Z", 4, {"tunewright": [4.0, 5.0], "tunewright-cached": [2.0, 3.0], "trl": [12.0, 10.0]})
+    found.append({"run": "2026-02-02T00:00:00Z", "what": "side", "side": "trl-cached", "round": 0, "failure": "exit code 1: none"})
+    older = lines("2026-01-01T00:00:00Z", 2, {"tunewright": [1.0], "trl": [1.0]})
+    (tmp_path / "dpo_step.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*older, *found]))
+    text = page(tmp_path)
+    assert "| tunewright, live reference | 2.700 (2.400 to 3.000) | 0.500 |  | 1.83 (1.67 to 2.00) | 1500 | 9 | 0.69315 |" in text
+    assert ("| TRL, live reference, checkpointing (default) | 1.100 (1.000 to 1.200) | 0.500 | 2.50 (2.00 to 3.00) | 4.67 (3.33 to 6.00) | "
+            "6000 | 9 | 0.69315 |") in text
+    theirs = "TRL, live reference, checkpointing (default)"
+    assert f"| DPO, live reference: times the speed of {theirs} | at least 2.5 | 2.50 (2.00 to 3.00) | met |" in text
+    assert f"| DPO, cached reference: times the speed of {theirs} | at least 4 | 4.67 (3.33 to 6.00) | met |" in text
+    assert f"| DPO, live reference: peak memory over that of {theirs} | at most 0.5 | 0.25 | met |" in text
+    assert "| TRL, cached reference, checkpointing | failed: exit code 1: none |" in text
+
+
 def test_generation_is_compared_by_tokens_of_the_answers(tmp_path: Path) -> None:
     """By hand: "a b" and "c" are three tokens of a tokenizer of words. In 1 and 2 s that is 3 and 1.5 a second; the other side takes 2
     and 6 s: 1.5 and 0.5; 2 and 3 times. One of two answers is the same."""
