@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow, short = sorted(filter(_is_slow, items), key=_minutes, reverse=True), [item for item in items if not _is_slow(item)]
     items[:] = [item for number in range(processes)
                 for item in (*slow[number::processes], *short[len(short) * number // processes: len(short) * (number + 1) // processes])]
+
+
+def pytest_collection_finish() -> None:
+    """Leave the items of the tests and the modules that are loaded out of later garbage collections: half a million objects, a third of a
+    second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_slow(item: pytest.Item) -> bool:

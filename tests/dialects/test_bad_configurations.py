@@ -99,9 +99,9 @@ CASES = (
          'c.yaml:1: lr_scheduler_kwargs: "{\'num_cycles\': " is neither JSON nor a Python literal; write a mapping, JSON, '
          "or key=value pairs with commas"),
     Case("stage typo", "stage: stf\n", "c.yaml", None,
-         "c.yaml:1: stage: 'stf' is not one of pt, sft; did you mean 'sft'?"),
-    Case("stage not built", "dialect: llamafactory\nstage: dpo\n", "c.yaml", None,
-         "c.yaml:2: stage: 'dpo' is not built yet; choose one of pt, sft"),
+         "c.yaml:1: stage: 'stf' is not one of pt, sft, rm, dpo, kto, ppo, grpo; did you mean 'sft'?"),
+    Case("tuning not built", "dialect: llamafactory\nfinetuning_type: oft\n", "c.yaml", None,
+         "c.yaml:2: finetuning_type: 'oft' is not built yet; choose one of lora, freeze, full, none"),
     Case("pattern", "lora_target: '['\n", "c.yaml", None,
          "c.yaml:1: lora_target: '[' is not a valid pattern: unterminated character set at position 0; write module "
          "names, or a valid regular expression"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness.killing import KILLED, Case, Outcome, Server, digest
+from tests.harness.killing import Case, Server, digest
 from tests.harness.tiny import write_model, write_rows
 
-LAST = ("optimizer.safetensors", "optimizer.json", "scheduler.json", "random-0.json", "adapter_model.safetensors", "model.safetensors")
+LAST = ("optimizer.safetensors", "optimizer.json", "scheduler.json", "random-0.json", "adapter_model.safetensors", "model.safetensors",
+        "value_head.safetensors")
 TIMES = ("runtime", "per_second")
 
 
@@ -41,18 +43,31 @@ def results(output_dir: Path) -> dict[str, Any]:
     """The final weights; optimizer, schedule, random numbers and position of the last checkpoint; every logged number but times."""
     checkpoints = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     last = checkpoints[-1]
-    weights = "adapter_model.safetensors" if (output_dir / "adapter_model.safetensors").exists() else "model.safetensors"
+    weights = [name for name in LAST[4:] if (output_dir / name).exists()]
     state = json.loads((last / "train_state.json").read_text())
     state.pop("elapsed_s")
     state["log_history"] = [
         {name: value for name, value in entry.items() if not name.endswith(TIMES)} for entry in state["log_history"]]
     present = [name for name in LAST if (last / name).exists()]
-    return {"final": digest(output_dir, [weights]), "last": digest(last, present), "name": last.name, "state": state}
+    return {"final": digest(output_dir, weights), "last": digest(last, present), "name": last.name, "state": state}
 
 
-def killed_and_resumed(server: Server, scenario: str, settings: dict[str, str], mode: str, at: int) -> tuple[Outcome, Outcome]:
-    """Run killed at operation `at`, then run again. If nothing was left to kill, the first run simply ends well."""
-    output_dir = settings["output_dir"]
-    first = server.run(Case(scenario, {"settings": settings}, output_dir, mode, at))
-    assert first.code in (0, KILLED), first.output
-    return first, server.run(Case(scenario, {"settings": settings}, output_dir))
+def copied(
+    server: Server, scenario: str, settings: dict[str, str], copies: Path, every: int = 1, steps: Sequence[int] = (),
+) -> tuple[str, ...]:
+    """A run that is not interrupted, and copies of its output directory as a kill would have left it: in `copies`/<number> at each
+    `every`th of its file operations (0: at none), and in `copies`/step-<step> in the middle of the step that follows each of `steps`, if
+    there is one. Returns the operations.
+    """
+    copies.mkdir(parents=True)
+    arguments = {"settings": settings, "copy_after": {str(step): str(copies / f"step-{step}") for step in steps}}
+    mode = "copy" if every else "count"
+    outcome = server.run(Case(scenario, arguments, settings["output_dir"], mode, every, str(copies)))
+    assert outcome.code == 0, outcome.output
+    return outcome.operations
+
+
+def states(copies: Path) -> dict[str, Path]:
+    """What `copied` has left, in the order of the operations, the steps last."""
+    found = sorted((not path.name.isdigit(), len(path.name), path.name) for path in copies.iterdir())
+    return {name: copies / name for *_, name in found}

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
+from tests.engine.resuming import Workspace, copied, results, states
 from tests.harness.killing import KILLED, Case, Server, server
+from tests.harness.settling import go_on
 from tests.harness.tiny import WORDS
 
 pytestmark = pytest.mark.slow
@@ -73,31 +74,42 @@ def audit(output_dir: Path) -> list[str]:
     return (output_dir / "stream_audit.jsonl").read_text().splitlines()
 
 
+def check_steps(kill_server: Server, scenario: str, chosen: dict[str, str], steps: tuple[int, ...]) -> dict[str, Any]:
+    """Go on from what a kill in the middle of each of the steps leaves, to the same end and the same audit. Returns the end."""
+    output_dir = Path(chosen["output_dir"])
+    copied(kill_server, scenario, chosen, output_dir.with_name("copies"), 0, steps)
+    expected, told = results(output_dir), audit(output_dir)
+    found = states(output_dir.with_name("copies"))
+    assert len(found) == len(steps)
+    for name, state in found.items():
+        assert go_on(kill_server, scenario, chosen, state) == expected, name
+        assert audit(output_dir) == told, name
+    return expected
+
+
 @pytest.mark.parametrize("name", SETUPS)
 def test_a_stream_resumes_exactly(kill_server: Server, workspace: Workspace, tmp_path: Path, name: str) -> None:
-    """Killed inside steps 2, 5 and 11: before any checkpoint, in the middle of the first pass, and after its end."""
-    run(kill_server, settings(workspace, tmp_path / "straight", **SETUPS[name]))
-    expected = results(tmp_path / "straight")
+    """Found inside steps 3, 6 and 12: before any checkpoint, in the middle of the first pass, and after its end."""
+    expected = check_steps(kill_server, "train", settings(workspace, tmp_path / "run", **SETUPS[name]), (2, 5, 11))
     assert expected["state"]["epoch"] >= 1 and expected["state"]["global_step"] == 12
-    for step in (2, 5, 11):
-        chosen = settings(workspace, tmp_path / f"step-{step}", **SETUPS[name])
-        assert run(kill_server, chosen, stop_after=step) == KILLED
-        run(kill_server, chosen)
-        assert results(tmp_path / f"step-{step}") == expected
-        assert audit(tmp_path / f"step-{step}") == audit(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("name", ["no workers", "two workers", "packed", "packed, accumulation, mixture, two workers"])
 def test_a_stream_resumes_exactly_on_two_ranks(kill_server: Server, workspace: Workspace, tmp_path: Path, name: str) -> None:
-    changes = {**SETUPS[name], "per_device_train_batch_size": 1, "ddp_timeout": 10}
-    run(kill_server, settings(workspace, tmp_path / "straight", **changes), "train_on_two_ranks")
-    expected = results(tmp_path / "straight")
-    for step in (5, 8):
-        chosen = settings(workspace, tmp_path / f"step-{step}", **changes)
-        assert run(kill_server, chosen, "train_on_two_ranks", stop_after=step) == KILLED
-        run(kill_server, chosen, "train_on_two_ranks")
-        assert results(tmp_path / f"step-{step}") == expected
-        assert audit(tmp_path / f"step-{step}") == audit(tmp_path / "straight")
+    changes = {**SETUPS[name], "per_device_train_batch_size": 1}
+    check_steps(kill_server, "train_on_two_ranks", settings(workspace, tmp_path / "run", **changes), (5, 8))
+
+
+@pytest.mark.parametrize("scenario", ["train", "train_on_two_ranks"])
+def test_a_stream_that_is_killed_resumes_exactly(kill_server: Server, workspace: Workspace, tmp_path: Path, scenario: str) -> None:
+    """The process itself, with two workers on each rank that must end by themselves."""
+    changes = {**SETUPS["packed, accumulation, mixture, two workers"], "per_device_train_batch_size": 1, "ddp_timeout": 10}
+    run(kill_server, settings(workspace, tmp_path / "straight", **changes), scenario)
+    chosen = settings(workspace, tmp_path / "killed", **changes)
+    assert run(kill_server, chosen, scenario, stop_after=8) == KILLED
+    run(kill_server, chosen, scenario)
+    assert results(tmp_path / "killed") == results(tmp_path / "straight")
+    assert audit(tmp_path / "killed") == audit(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("name", ["no workers", "accumulation, mixture", "packed, accumulation, mixture, two workers"])

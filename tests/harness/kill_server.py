@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from typing import Any
 
-MODES = {"count": 0, "kill": 1, "tear": 2, "full": 3}
+MODES = {"count": 0, "kill": 1, "tear": 2, "full": 3, "copy": 4}
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def act(case: dict[str, Any], journal: int) -> int:
     shim = ctypes.CDLL(os.environ["TW_SHIM"])
     shim.tw_journal.restype = ctypes.c_char_p
     if case["mode"] in MODES:
-        shim.tw_arm(case["root"].encode(), MODES[case["mode"]], ctypes.c_long(case["at"]))
+        shim.tw_arm(case["root"].encode(), MODES[case["mode"]], ctypes.c_long(case["at"]), case["copies"].encode())
     try:
         code = int(getattr(scenarios, case["scenario"])(**case["arguments"]) or 0)
     except TunewrightError as error:
@@ -57,7 +57,7 @@ def act(case: dict[str, Any], journal: int) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
-    if case["mode"] == "count":
+    if case["mode"] in ("count", "copy"):
         os.write(journal, shim.tw_journal())
     sys.stdout.flush()
     sys.stderr.flush()

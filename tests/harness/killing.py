@@ -1,11 +1,13 @@
 """Kill a run at any chosen file operation, or fill its disk, and run it again.
 
 A server process is started with the shim (`shim.c`) loaded and the libraries imported once; it forks a child for each case, so
-that a case costs a training run of a tiny model and no imports. A scenario is a function of `tests.harness.scenarios`.
+that a case costs a training run of a tiny model and no imports. A scenario is a function of `tests.harness.scenarios`. All tests
+of a process share one server: to start it takes longer than twenty cases.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -16,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,9 +28,10 @@ KILLED = -9
 
 @dataclass(frozen=True)
 class Case:
-    """One child: `scenario` with keyword `arguments`; `mode` none, count, kill, tear or full, at operation (or byte) `at`.
+    """One child: `scenario` with keyword `arguments`; `mode` none, count, kill, tear, full or copy, at operation (or byte) `at`.
 
-    `root` is the directory whose operations count.
+    `root` is the directory whose operations count. In mode copy it is copied to `copies`/<number> at each operation whose number `at`
+    divides, as a kill there would leave it: before the operation, or in the middle of a write with an odd number.
     """
 
     scenario: str
@@ -35,6 +39,7 @@ class Case:
     root: str
     mode: str = "none"
     at: int = 0
+    copies: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,19 +68,23 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """A running server; ends with the block."""
-    with tempfile.TemporaryDirectory() as folder:
-        shim = compile_shim(Path(folder))
-        environment = {
-            **os.environ, "LD_PRELOAD": str(shim), "TW_SHIM": str(shim), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.kill_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment, cwd=ROOT)
-        try:
-            yield Server(process)
-        finally:
-            _end(process)
+    """The server of this process, which is started for the first block and ends with the process."""
+    yield _started()
+
+
+@cache
+def _started() -> Server:
+    folder = Path(tempfile.mkdtemp())
+    shim = compile_shim(folder)
+    environment = {
+        **os.environ, "LD_PRELOAD": str(shim), "TW_SHIM": str(shim), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.harness.kill_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment, cwd=ROOT)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_end, process)
+    return Server(process)
 
 
 def compile_shim(folder: Path) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,20 @@ def warm_up() -> None:
     _ = machine.rates(torch.float32), machine.bandwidth
     for name in _imported_by_a_run():
         import_module(name)
+    _decide_without_an_estimate()
+
+
+def _decide_without_an_estimate() -> None:
+    """Runs whose configuration leaves nothing open are not estimated: that takes longer than to train a tiny model for two epochs."""
+    from tunewright.planning import decide as planning
+
+    real = planning.decide
+
+    def decide(run: Any, examples: Any, ranks: Any, recorded: Any) -> Any:
+        is_open = run.precision.gradient_checkpointing_auto or run.batching.auto_find_batch_size
+        return real(run, examples, ranks, recorded) if is_open else planning.Decided(run, ())
+
+    planning.decide = decide
 
 
 def _imported_by_a_run() -> list[str]:
@@ -48,20 +64,71 @@ def _imported_by_a_run() -> list[str]:
         return [name for name in json.loads(told.read_text()) if name not in sys.modules]
 
 
-def train(settings: Mapping[str, Any], stop_after: int | None = None) -> int:
-    """Train as `settings` say; with `stop_after`, kill -9 this process once that many steps were taken."""
+def train(settings: Mapping[str, Any], stop_after: int | None = None, copy_after: Mapping[str, str] | None = None) -> int:
+    """Train as `settings` say; with `stop_after`, kill -9 this process in the middle of the step that follows so many.
+
+    `copy_after`: numbers of steps, and where the output directory is then copied to instead.
+    """
     from tunewright.commands.train import train as run_training
-    from tunewright.dialects.read import read_config
 
     if stop_after is not None:
         _kill_after(stop_after)
-    words = [f"{name}={_text(value)}" for name, value in settings.items()]
-    reading = read_config(words, purpose="train").resolve()
-    run_training(reading.config)
+    if copy_after:
+        _at_each_step(lambda taken: _copy(settings, copy_after.get(str(taken - 1))))
+    run_training(_config(settings))
     return 0
 
 
-def train_on_two_ranks(settings: Mapping[str, Any], stop_after: int | None = None) -> int:
+def _config(settings: Mapping[str, Any]) -> Any:
+    from tunewright.dialects.read import read_config
+
+    return read_config([f"{name}={_text(value)}" for name, value in settings.items()], purpose="train").resolve().config
+
+
+def _copy(settings: Mapping[str, Any], target: str | None) -> None:
+    if target is not None:
+        shutil.copytree(settings["output_dir"], target)
+
+
+def settle(settings: Mapping[str, Any], states: Mapping[str, str], told: str, timed: bool = True) -> int:
+    """What the start of a run makes of each of the `states`, directories that are put in the place of the output directory one after the
+    other: the run is started, and ended where it would open the model. Its log is put in order as `engine.training.prepare` does it.
+
+    `told` gets for each state the step of the checkpoint that it goes on from, and a digest of the tree; or the error.
+    """
+    from tests.harness.settling import tree_digest
+    from tunewright.commands import train as command
+    from tunewright.engine import snapshot
+    from tunewright.engine.trackers import open_trackers
+    from tunewright.errors import TunewrightError
+
+    class Settled(Exception):
+        """The start is over; its argument is the step to go on from."""
+
+    def opens(run: Any, rows: Any, start: Any) -> Any:
+        step = 0 if start.checkpoint is None else snapshot.read_state(start.checkpoint.path).global_step
+        open_trackers(run.logging, start.store.root, start.store.ranks, step).close()
+        raise Settled(step)
+
+    config, found, root = _config(settings), {}, Path(settings["output_dir"])
+    command._read_rows, command._open = cache(command._read_rows), opens  # the rows are those of every state
+    for name, state in states.items():
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(state, root)
+        try:
+            command.train(config)
+        except Settled as settled:
+            found[name] = [settled.args[0], tree_digest(root, timed=timed)]
+        except TunewrightError as error:
+            found[name] = [-1, error.line()]
+    shutil.rmtree(root, ignore_errors=True)
+    Path(told).write_text(json.dumps(found))
+    return 0
+
+
+def train_on_two_ranks(
+    settings: Mapping[str, Any], stop_after: int | None = None, copy_after: Mapping[str, str] | None = None,
+) -> int:
     """The same with a second rank in a child process of this one; the first rank's exit code, or the other's if that failed first."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -72,10 +139,10 @@ def train_on_two_ranks(settings: Mapping[str, Any], stop_after: int | None = Non
     if other == 0:
         import ctypes
 
-        ctypes.CDLL(os.environ["TW_SHIM"]).tw_arm(b"/nowhere", 0, ctypes.c_long(0))
+        ctypes.CDLL(os.environ["TW_SHIM"]).tw_arm(b"/nowhere", 0, ctypes.c_long(0), b"")
         os._exit(_code(settings))
     try:
-        return train(settings, stop_after)
+        return train(settings, stop_after, copy_after)
     finally:
         os.waitpid(other, 0)
 
@@ -117,14 +184,14 @@ def train_to_a_number_that_is_not_finite(settings: Mapping[str, Any], step: int,
 
     real, taken = loop.accumulate, 0
 
-    def accumulate(machinery: Any, *arguments: Any) -> float:
+    def accumulate(machinery: Any, *arguments: Any) -> Any:
         nonlocal taken
         total = real(machinery, *arguments)
         taken += 1
         if taken != step:
             return total
         if where == "loss":
-            return float(value)
+            return total._replace(loss=float(value))
         trained = next(one for one in machinery.models[Role.POLICY].parameters() if one.grad is not None)
         trained.grad.view(-1)[0] = float(value)
         return total
@@ -198,7 +265,7 @@ def _at_each_step(act: Callable[[int], None]) -> None:
 
     real, taken = loop.accumulate, 0
 
-    def accumulate(*arguments: Any) -> float:
+    def accumulate(*arguments: Any) -> Any:
         nonlocal taken
         total = real(*arguments)
         taken += 1
@@ -223,7 +290,7 @@ def _kill_after(steps: int) -> None:
 
     real, taken = loop.accumulate, 0
 
-    def accumulate(*arguments: Any) -> float:
+    def accumulate(*arguments: Any) -> Any:
         nonlocal taken
         total = real(*arguments)
         taken += 1

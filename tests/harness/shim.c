@@ -1,4 +1,5 @@
-/* Counts the operations that change files below one directory, and at a chosen one kills the process or fails the write.
+/* Counts the operations that change files below one directory, and at a chosen one kills the process or fails the write; or copies the
+ * directory at every so many, as a kill there would leave it.
  *
  * Loaded with LD_PRELOAD; does nothing until tw_arm is called (through ctypes). Operations: opening for writing, write, rename,
  * unlink, mkdir, rmdir, truncate, fsync, link. */
@@ -8,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,17 +17,19 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { COUNT = 0, KILL = 1, TEAR = 2, FULL = 3 };
+enum { COUNT = 0, KILL = 1, TEAR = 2, FULL = 3, COPY = 4 };
 static int armed, mode;
 static long number, target, room;
-static char root[PATH_MAX];
+static char root[PATH_MAX], copies[PATH_MAX];
 static char journal[1 << 20];
 static size_t journal_used;
 
-void tw_arm(const char *directory, int how, long at) {
+void tw_arm(const char *directory, int how, long at, const char *into) {
     strncpy(root, directory, sizeof root - 1);
+    strncpy(copies, into, sizeof copies - 1);
     mode = how; target = at; room = at; number = 0; journal_used = 0; journal[0] = 0; armed = 1;
 }
 long tw_count(void) { return number; }
@@ -51,18 +55,34 @@ static int at_below(int fd, const char *name, char *path) {
     if ((size_t)snprintf(path, PATH_MAX, "%s/%s", base, name) >= PATH_MAX) return 0;
     return below(path);
 }
-/* One operation. In KILL mode the process ends before operation `target` (counted from 1),
- * in TEAR mode in its middle if it is a write. */
+/* Copies the directory to `<copies>/<number>`; nothing is made there while it does not exist. */
+static void copy(void) {
+    char target_directory[PATH_MAX + 32];
+    int error = errno, status;
+    pid_t child;
+    snprintf(target_directory, sizeof target_directory, "%s/%ld", copies, number);
+    char *words[] = {"cp", "-a", root, target_directory, NULL}, *no_preload[] = {NULL};
+    if (!access(root, F_OK) && !posix_spawnp(&child, "cp", NULL, NULL, words, no_preload))
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    errno = error;
+}
+/* One operation. In KILL mode the process ends before operation `target` (counted from 1), in TEAR mode in its middle if it is a
+ * write. In COPY mode the directory is copied before each operation whose number `target` divides, or in its middle if it is a write
+ * with an odd number. Returns whether this write is to be cut in two. */
 static int operation(const char *what, const char *path) {
     number++;
-    if (mode == COUNT) {
+    if (mode == COUNT || mode == COPY) {
         int size = snprintf(journal + journal_used, sizeof journal - journal_used, "%s %s\n", what, path + strlen(root));
         if (size > 0 && journal_used + size < sizeof journal) journal_used += size;
     }
     if (mode == KILL && number == target) kill(getpid(), SIGKILL);
     if (mode == TEAR && number == target && strcmp(what, "write")) kill(getpid(), SIGKILL);
-    return mode == TEAR && number == target;
+    int chosen = mode == COPY && number % target == 0, torn = number % 2 && !strcmp(what, "write");
+    if (chosen && !torn) copy();
+    return (mode == TEAR && number == target) || (chosen && torn);
 }
+/* In the middle of a write. */
+static void middle(void) { if (mode == COPY) copy(); else kill(getpid(), SIGKILL); }
 
 /* A write is journaled as `write <path> <bytes>`. */
 static int writes(const char *path, size_t size) {
@@ -90,25 +110,27 @@ int openat64(int fd, const char *path, int flags, ...) { REAL(int, "openat64", i
 ssize_t write(int fd, const void *data, size_t size) { REAL(ssize_t, "write", int, const void *, size_t) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) {
         if (mode == FULL) { if (room <= 0) { errno = ENOSPC; return -1; } if ((long)size > room) size = room; room -= size; }
-        if (writes(p, size)) { real(fd, data, size / 2); kill(getpid(), SIGKILL); } }
+        if (writes(p, size)) { ssize_t half = real(fd, data, size / 2); middle();
+                               if (half > 0) { ssize_t rest = real(fd, (const char *)data + half, size - half); return rest < 0 ? rest : half + rest; } } }
     return real(fd, data, size); }
 ssize_t writev(int fd, const struct iovec *parts, int count) { REAL(ssize_t, "writev", int, const struct iovec *, int) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) {
         if (mode == FULL) { size_t size = 0; for (int i = 0; i < count; i++) size += parts[i].iov_len;
                             if ((long)size > room) { errno = ENOSPC; return -1; } room -= size; }
         size_t all = 0; for (int i = 0; i < count; i++) all += parts[i].iov_len;
-        if (writes(p, all)) kill(getpid(), SIGKILL); }
+        if (writes(p, all)) middle(); }
     return real(fd, parts, count); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t) char p[PATH_MAX];
     if (fd > 2 && fd_below(fd, p)) { if (full()) return -1; if (mode == FULL) room -= size;
-        if (writes(p, size)) { real(fd, data, size / 2, at); kill(getpid(), SIGKILL); } }
+        if (writes(p, size)) { real(fd, data, size / 2, at); middle(); } }
     return real(fd, data, size, at); }
 int ftruncate64(int fd, off64_t size) { REAL(int, "ftruncate64", int, off64_t) char p[PATH_MAX];
     if (fd_below(fd, p)) operation("truncate", p); return real(fd, size); }
 int ftruncate(int fd, off_t size) { REAL(int, "ftruncate", int, off_t) char p[PATH_MAX];
     if (fd_below(fd, p)) operation("truncate", p); return real(fd, size); }
-int fsync(int fd) { REAL(int, "fsync", int) char p[PATH_MAX]; if (fd_below(fd, p)) operation("fsync", p); return real(fd); }
-int fdatasync(int fd) { REAL(int, "fdatasync", int) char p[PATH_MAX]; if (fd_below(fd, p)) operation("fsync", p); return real(fd); }
+/* Counted and not done: a killed process leaves what it wrote to the system, and the loss of power is told from the journal. */
+int fsync(int fd) { char p[PATH_MAX]; if (fd_below(fd, p)) operation("fsync", p); return fcntl(fd, F_GETFD) < 0 ? -1 : 0; }
+int fdatasync(int fd) { return fsync(fd); }
 /* A rename is journaled as `rename <to> < <from>`. */
 static void renames(int from_fd, const char *from, int to_fd, const char *to) {
     char target[PATH_MAX], source[PATH_MAX], both[2 * PATH_MAX + 4];

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.spec.rows import Breaks, Elsewhere, Fact, Means, Notes, Refused, Reports, Row, Within, unread
+from tests.spec.rows import Breaks, Elsewhere, Fact, Means, Notes, Refused, Row, Within, unread
 
 EVALUATES: Final[dict[str, Any]] = {"eval_dataset": "e", "eval_strategy": "epoch"}
 GENERATES: Final[dict[str, Any]] = {**EVALUATES, "predict_with_generate": True}
@@ -51,7 +51,8 @@ _MODEL: Final[dict[tuple[str, str], Row]] = {
     ("use_unsloth_gc", "use_unsloth (doc: used in unsloth mode)"): Fact("it works without Unsloth, in LLaMA-Factory as here"),
     ("enable_liger_kernel", "needs hardware and framework that support Liger"):
         Breaks("gpu-only-kernels", {"enable_liger_kernel": True, "use_cpu": True}, {"enable_liger_kernel": True}),
-    ("moe_aux_loss_coef", "a mixture-of-experts model"): Refused(),
+    ("moe_aux_loss_coef", "a mixture-of-experts model"):
+        Elsewhere("tests/engine/test_router_balance.py::test_a_model_without_routers_is_refused"),
     ("use_cache", "inference"): unread("use_cache", False, IDLE, {"do_train": True}, GENERATES),
 }
 
@@ -159,18 +160,24 @@ _OPTIMIZERS: Final[dict[tuple[str, str], Row]] = {
 }
 
 _ALIGNMENT: Final[dict[tuple[str, str], Row]] = {
-    **{(name, "stage=dpo"): Refused() for name in ("pref_beta", "pref_ftx", "pref_loss", "dpo_label_smoothing")},
-    ("dpo_label_smoothing", "[0,0.5]"): Refused(),
-    ("kto_chosen_weight", "stage=kto"): Refused(),
-    ("kto_rejected_weight", "stage=kto"): Refused(),
-    ("simpo_gamma", "pref_loss=simpo"): Refused(),
-    **{(name, "stage=ppo"): Refused() for name in (
-        "ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target", "ppo_whiten_rewards", "reward_model", "reward_model_type")},
-    ("ref_model", "stage=ppo or dpo"): Refused(),
-    ("ref_model_adapters", "ref_model"): Refused(),
-    ("ref_model_quantization_bit", "ref_model"): Refused(),
-    ("reward_model_adapters", "reward_model"): Refused(),
-    ("reward_model_quantization_bit", "reward_model"): Refused(),
+    **{(name, "stage=dpo"): unread(name, value, "stage is not dpo", None, {"stage": "dpo"})
+       for name, value in (("pref_ftx", 0.5), ("pref_loss", "ipo"), ("dpo_label_smoothing", 0.1))},
+    ("pref_beta", "stage=dpo"): unread("pref_beta", 0.5, "stage is neither dpo nor kto", None, {"stage": "dpo"}),
+    ("dpo_label_smoothing", "[0,0.5]"): Within((-0.1, 0.6, "some"), (0, 0.1, 0.5), {"stage": "dpo"}),
+    **{(name, "stage=kto"): unread(name, 2.0, "stage is not kto", {"stage": "dpo"}, {"stage": "kto"})
+       for name in ("kto_chosen_weight", "kto_rejected_weight")},
+    ("simpo_gamma", "pref_loss=simpo"):
+        unread("simpo_gamma", 1.0, "pref_loss is not simpo", {"stage": "dpo"}, {"stage": "dpo", "pref_loss": "simpo"}),
+    **{(name, "stage=ppo"): unread(name, value, "stage is not ppo", None, {"stage": "ppo"}) for name, value in (
+        ("ppo_buffer_size", 2), ("ppo_epochs", 2), ("ppo_score_norm", True), ("ppo_target", 3.0), ("ppo_whiten_rewards", True))},
+    ("reward_model", "stage=ppo"): unread("reward_model", "org/rm", "stage is neither ppo nor grpo", None, {"stage": "ppo"}),
+    ("reward_model_type", "stage=ppo"): unread("reward_model_type", "full", "stage is neither ppo nor grpo", None, {"stage": "ppo"}),
+    ("ref_model", "stage=ppo or dpo"):
+        unread("ref_model", "org/m", "nothing is compared with a reference model", None, {"stage": "dpo"}),
+    **{(name, model): Breaks("model-parts-without-model", {"stage": stage, name: value}, {"stage": stage, model: "org/m", name: value})
+       for name, model, stage, value in (
+           ("ref_model_adapters", "ref_model", "dpo", "org/a"), ("ref_model_quantization_bit", "ref_model", "dpo", 4),
+           ("reward_model_adapters", "reward_model", "ppo", "org/a"), ("reward_model_quantization_bit", "reward_model", "ppo", 4))},
 }
 
 _LORA: Final = {"finetuning_type": "lora"}
@@ -247,8 +254,9 @@ ENFORCED: Final[dict[tuple[str, str], Row]] = {
     ("interleave_probs", "needs interleaving and one number for each data set"): Breaks(
         "probabilities-for-other-sets", {**TWO_SETS, "do_train": True, "interleave_probs": "0.2,0.3,0.5"},
         {**TWO_SETS, "do_train": True, "interleave_probs": "0.2,0.8"}),
-    ("stage", "ppo needs reward_model"): Reports("'ppo' is not built yet", {"stage": "ppo"}),
-    ("stage", "rm and ppo exclude load_best_model_at_end"): Reports("'rm' is not built yet", {"stage": "rm"}),
+    ("stage", "ppo needs reward_model"): Breaks("ppo-without-reward-model", {"do_train": True, "stage": "ppo"}, {
+        "do_train": True, "stage": "ppo", "reward_model": "org/rm"}),
+    ("stage", "rm and ppo exclude load_best_model_at_end"): Fact("an evaluation of these stages has metrics too, of which one is best"),
     ("use_llama_pro", "excludes full"): Breaks(
         "expanded-blocks-in-full", {"use_llama_pro": True, "finetuning_type": "full"}, {"use_llama_pro": True}),
     ("train_mm_proj_only", "needs full"): Refused(),

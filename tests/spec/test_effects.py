@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from scripts import generate
 
+from tests.spec.test_ledger import coverage_concepts
 from tunewright.config.table import table
-from tunewright.dialects.coverage import effects
+from tunewright.dialects.coverage import effects, entries, refused_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +25,16 @@ def test_every_parameter_has_an_effect() -> None:
     """And every mark names a parameter."""
     assert sorted(set(table()) - set(effects())) == []
     assert sorted(set(effects()) - set(table())) == []
+
+
+def test_everything_about_preferences_and_rewards_is_honoured() -> None:
+    """Every name that the documents have in this area is honoured, no value of it is refused, and a test shows its effect."""
+    concepts = coverage_concepts()
+    names = [name for concept in concepts.values() if concept["area"] == "RLHF / preference" for name in concept["names"]["llamafactory"]]
+    found = {entry.name: entry for entry in entries("llamafactory")}
+    assert len(names) == 19 and {found[name].status for name in names} == {"honoured"}
+    assert [name for name in names if found[name].concept not in effects()] == []
+    assert {found[name].concept for name in names} & {field for field, _, _ in refused_values()} == set()
 
 
 def test_the_tests_that_are_named_exist() -> None:

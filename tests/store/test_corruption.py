@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ import pytest
 from tests.engine.resuming import Workspace, results
 from tests.harness.killing import Server
 from tests.store.running import copy, finished, run
+from tunewright.engine.checkpoint import CheckpointStore
+from tunewright.runtime import Ranks
 
 pytestmark = pytest.mark.slow
-FLIPS = 4
+FLIPS = 25
 Damage = Callable[[Path, random.Random], None]
 
 
@@ -35,57 +38,88 @@ def half(path: Path, _: random.Random) -> None:
 
 def one_bit(path: Path, chance: random.Random) -> None:
     content = bytearray(path.read_bytes())
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    place, bit = chance.randrange(len(content)), chance.randrange(8)
+    content[place] ^= 1 << (0 if content[place] in b"eE" else bit)  # 1E-05 is 1e-05
     path.write_bytes(content)
 
 
 DAMAGES: tuple[Damage, ...] = (missing, empty, half, *(one_bit for _ in range(FLIPS)))
 
 
+def chosen(output_dir: Path) -> tuple[int, list[str]]:
+    """The step of the checkpoint that a run would go on from, and the lines that say what it passes over."""
+    said: list[str] = []
+    run_id = json.loads((output_dir / "run.json").read_text())["run_id"]
+    found = CheckpointStore(output_dir, run_id, Ranks()).newest_intact(said.append)
+    return (0 if found is None else found.step), said
+
+
+@contextmanager
+def put_back(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, which has them again after the block."""
+    content = path.read_bytes()
+    try:
+        yield content
+    finally:
+        path.write_bytes(content)
+
+
 def check_matrix(kill_server: Server, workspace: Workspace, folder: Path, **changes: object) -> int:
-    """Every file of the newest checkpoint x every damage; returns the cases."""
+    """Every file of the newest checkpoint x every damage: the checkpoint before it is chosen, and the damaged file named. A run goes on to
+    its end with each file damaged in one way. Returns the cases."""
     straight = finished(kill_server, workspace, folder / "straight", **changes)
     expected = results(straight)
-    files = sorted(path.relative_to(straight / "checkpoint-12") for path in (straight / "checkpoint-12").rglob("*") if path.is_file())
-    assert Path("manifest.json") in files and len(files) >= 12
+    newest = straight / "checkpoint-12"
+    files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
+    assert Path("manifest.json") in files and len(files) >= 12 and chosen(straight) == (12, [])
     cases = 0
-    for number, (name, damage) in enumerate((name, damage) for name in files for damage in DAMAGES):
-        output_dir = copy(straight, folder / "damaged")
-        damage(output_dir / "checkpoint-12" / name, random.Random(number))
-        (output_dir / "adapter_model.safetensors").unlink(missing_ok=True)  # so that the end is this run's, not the copy
+    for place, name in enumerate(files):
+        for number, damage in enumerate(DAMAGES):
+            with put_back(newest / name):
+                damage(newest / name, random.Random(len(DAMAGES) * place + number))
+                step, said = chosen(straight)
+                assert step == 9 and len(said) == 1, (name, damage.__name__, said)
+                assert said[0].startswith(f"{newest}: {name.as_posix()} ") and said[0].endswith("falling back to the checkpoint before it")
+                cases += 1
+                if number == place % len(DAMAGES):
+                    output_dir = copy(straight, folder / "damaged")
+        (output_dir / "adapter_model.safetensors").unlink()  # so that the end is this run's, not the copy
         outcome = run(kill_server, workspace, output_dir, **changes)
-        assert outcome.code == 0, (name, damage.__name__, outcome.output)
-        said = next(line for line in outcome.output.splitlines() if "falling back" in line)
-        assert str(output_dir / "checkpoint-12") in said and name.as_posix() in said, (name, damage.__name__, said)
+        assert outcome.code == 0, (name, outcome.output)
+        assert f"{output_dir / 'checkpoint-12'}: {name.as_posix()} " in outcome.output
         assert f"resuming from {output_dir / 'checkpoint-9'} (step 9)" in outcome.output
-        assert results(output_dir) == expected, (name, damage.__name__)
-        cases += 1
-    assert cases == len(files) * len(DAMAGES)
+        assert results(output_dir) == expected, name
+    assert chosen(straight) == (12, []) and cases == len(files) * len(DAMAGES)
     return cases
 
 
 def test_every_file_of_the_newest_checkpoint_times_every_damage(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
     """LoRA with dropout: adapter, optimizer, schedule, random numbers, positions, tokenizer, manifest."""
-    assert check_matrix(kill_server, workspace, tmp_path, lora_dropout=0.2) >= 84
+    assert check_matrix(kill_server, workspace, tmp_path, lora_dropout=0.2) >= 300
 
 
 def test_a_manifest_that_is_still_json_but_edited_is_damaged(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
-    """Each of its fields changed or dropped in turn; a file with no entry would otherwise go unguarded."""
+    """Each of its fields changed or dropped in turn; a file with no entry would otherwise go unguarded. Two runs go on to their end."""
     straight = finished(kill_server, workspace, tmp_path / "straight")
     expected = results(straight)
-    manifest = json.loads((straight / "checkpoint-12" / "manifest.json").read_text())
+    path = straight / "checkpoint-12" / "manifest.json"
+    manifest = json.loads(path.read_text())
     edits = {
         "step": 3, "format": 2, "run_id": "0" * 16, "world_size": 2, "files": manifest["files"][1:], "digest": "0" * 64,
         "settings": {**manifest["settings"], "learning_rate": 0.5}}
     assert set(edits) == set(manifest)
     for name, value in edits.items():
         for edited in ({**manifest, name: value}, {key: one for key, one in manifest.items() if key != name}):
-            output_dir = copy(straight, tmp_path / "edited")
-            (output_dir / "checkpoint-12" / "manifest.json").write_text(json.dumps(edited))
-            outcome = run(kill_server, workspace, output_dir)
-            assert outcome.code == 0, (name, outcome.output)
-            assert "checkpoint-12: manifest.json is missing or damaged; falling back" in outcome.output, name
-            assert "(step 9)" in outcome.output and results(output_dir) == expected, name
+            with put_back(path):
+                path.write_text(json.dumps(edited))
+                assert chosen(straight) == (9, [f"{path.parent}: manifest.json is missing or damaged; falling back to the checkpoint "
+                                                "before it"]), name
+                if edited.get("run_id") == "0" * 16 or "files" not in edited:
+                    output_dir = copy(straight, tmp_path / "edited")
+                    outcome = run(kill_server, workspace, output_dir)
+                    assert outcome.code == 0, (name, outcome.output)
+                    assert "checkpoint-12: manifest.json is missing or damaged; falling back" in outcome.output, name
+                    assert "(step 9)" in outcome.output and results(output_dir) == expected, name
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "optimizer.safetensors"])

@@ -16,6 +16,7 @@ import pytest
 
 from tests.engine.resuming import Workspace, results
 from tests.harness.killing import Case, Server
+from tests.harness.settling import check_all, settled
 from tests.store.running import finished, run
 from tunewright import durable
 from tunewright.engine.checkpoint import CheckpointStore, Content, damage, read_checkpoint
@@ -49,7 +50,7 @@ def test_the_disk_is_full_after_so_many_bytes(kill_server: Server, workspace: Wo
     expected = results(tmp_path / "straight")
     places = cuts(counted.operations)[1:]  # the first is the lock's note of who holds it
     assert len(places) >= 50
-    chosen = places[::2]
+    chosen, states = places[::2], dict[str, Path]()
     for at, place in chosen:
         output_dir = tmp_path / f"full-{at}"
         settings = workspace.settings(output_dir, lora_dropout=0.2)
@@ -62,10 +63,12 @@ def test_the_disk_is_full_after_so_many_bytes(kill_server: Server, workspace: Wo
         for path in output_dir.glob("checkpoint-*"):
             checkpoint = read_checkpoint(path)
             assert checkpoint is not None and damage(checkpoint) == [], (place, path)
-        again = run(kill_server, workspace, output_dir, lora_dropout=0.2)
-        assert again.code == 0, (place, again.output)
-        assert results(output_dir) == expected, place
+        states[f"{place}, {at}"] = output_dir
     assert len(chosen) >= 20
+    settings = workspace.settings(tmp_path / "straight", lora_dropout=0.2)
+    settles = settled(kill_server, settings, states, timed=False)
+    assert {found.step for found in settles.values()} == {0, 3, 6, 9, 12}
+    check_all(kill_server, "train", settings, states, expected, settles)
 
 
 @contextmanager

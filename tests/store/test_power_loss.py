@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
-from tests.harness.killing import KILLED, Case, Server
-from tests.store.running import run
+from tests.engine.resuming import Workspace, copied, results, states
+from tests.harness.killing import Case, Server
+from tests.harness.settling import check_all
+from tests.store.running import copy
 
 pytestmark = pytest.mark.slow
 MAKES = ("open", "mkdir", "rename", "link")
@@ -110,24 +111,18 @@ def unsafe(operations: Sequence[str], root: Path) -> list[Path]:
 def test_what_was_not_forced_to_the_disk_is_lost_and_the_run_ends_the_same(
     kill_server: Server, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """Killed at every sixth operation, and right after each publication, whose rename is then undone as well."""
-    operations = journal(kill_server, workspace, tmp_path / "straight", lora_dropout=0.2)
-    expected = results(tmp_path / "straight")
-    renamed = [place + 2 for place, one in enumerate(operations) if one.startswith("rename /checkpoint-")]
-    points = sorted({*range(12, len(operations), 6), *renamed})
-    emptied = 0
-    for point in points:
-        output_dir = tmp_path / f"lost-{point}"
-        settings = workspace.settings(output_dir, lora_dropout=0.2)
-        first = kill_server.run(Case("train", {"settings": settings}, str(output_dir), "kill", point))
-        assert first.code == KILLED, first.output
-        for path in unsafe(operations[: point - 1], output_dir):
+    """At every operation; and right after each publication, whose rename is then undone as well."""
+    settings = workspace.settings(tmp_path / "run", lora_dropout=0.2)
+    operations = copied(kill_server, "train", settings, tmp_path / "copies")
+    expected = results(tmp_path / "run")
+    found, emptied = states(tmp_path / "copies"), 0
+    for point, root in list(found.items()):
+        for path in unsafe(operations[: int(point) - 1], root):
             path.write_bytes(b"")
             emptied += 1
-        if point in renamed:
-            target, _, source = operations[point - 2].removeprefix("rename ").partition(" < ")
-            (output_dir / target[1:]).rename(output_dir / source[1:])
-        again = run(kill_server, workspace, output_dir, lora_dropout=0.2)
-        assert again.code == 0, (operations[point - 1], again.output)
-        assert results(output_dir) == expected, operations[point - 1]
-    assert len(points) >= 45 and emptied >= len(points)
+        if int(point) > 1 and operations[int(point) - 2].startswith("rename /checkpoint-"):
+            target, _, source = operations[int(point) - 2].removeprefix("rename ").partition(" < ")
+            found[f"{point}, undone"] = copy(root, tmp_path / "copies" / f"{point}-undone")
+            (found[f"{point}, undone"] / target[1:]).rename(found[f"{point}, undone"] / source[1:])
+    assert len(found) >= 300 and emptied >= len(found) and sum("undone" in name for name in found) == 4
+    check_all(kill_server, "train", settings, found, expected)
