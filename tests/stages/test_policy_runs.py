@@ -125,21 +125,23 @@ def test_the_reward_rises(workspace: Workspace, tmp_path: Path, stage: str) -> N
     assert names <= set(logged) and 0 < logged["entropy"] <= math.log(400)
 
 
-@pytest.mark.parametrize(("stage", "changes"), [
-    ("ppo", {}), ("ppo", {"finetuning_type": "full"}), ("grpo", {}), ("grpo", {"finetuning_type": "full", "grpo_loss_type": "dr_grpo"})])
+@pytest.mark.parametrize(("stage", "changes", "ranks"), [
+    ("ppo", {}, 1), ("ppo", {"finetuning_type": "full"}, 1), ("ppo", {}, 2), ("grpo", {}, 1),
+    ("grpo", {"finetuning_type": "full", "grpo_loss_type": "dr_grpo"}, 1), ("grpo", {}, 2)])
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    kill_server: Server, workspace: Workspace, tmp_path: Path, stage: str, changes: dict[str, Any],
+    kill_server: Server, workspace: Workspace, tmp_path: Path, stage: str, changes: dict[str, Any], ranks: int,
 ) -> None:
     """Among the updates of the fifth step, after the checkpoint of the third: weights, head, optimizer, log, written answers and
     what the stage remembers are those of the straight run."""
-    common = settings(workspace, stage, per_device_train_batch_size=4, num_train_epochs=2, save_steps=3, logging_steps=1, **changes)
+    scenario, rows = ("train", 4) if ranks == 1 else ("train_on_two_ranks", 2)
+    common = settings(workspace, stage, per_device_train_batch_size=rows, num_train_epochs=2, save_steps=3, logging_steps=1, **changes)
     chosen = workspace.settings(tmp_path / "run", **common)
     updates = {"ppo": 17, "grpo": 9}[stage]
-    copied(kill_server, "train", chosen, tmp_path / "copies", 0, (updates,))
+    copied(kill_server, scenario, chosen, tmp_path / "copies", 0, (updates,))
     state = tmp_path / "copies" / f"step-{updates}"
     assert max(line["step"] for line in written(state)) == 5
     expected, answers, memory = results(tmp_path / "run"), (tmp_path / "run" / "rollouts.jsonl").read_bytes(), remembered(tmp_path / "run")
-    assert go_on(kill_server, "train", chosen, state) == expected
+    assert go_on(kill_server, scenario, chosen, state) == expected
     assert (tmp_path / "run" / "rollouts.jsonl").read_bytes() == answers and remembered(tmp_path / "run") == memory
     if stage == "ppo":
         assert memory["kl_coef"] != 0.2 and memory["scores"]["count"] == 44

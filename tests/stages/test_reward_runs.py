@@ -211,14 +211,18 @@ def kill_server() -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_killed_run_ends_as_if_it_had_not_been(kill_server: Server, workspace: Workspace, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "scenario", "rows"), [
+    ("lora", "train", 4), ("full", "train", 4), ("lora", "train_on_two_ranks", 2)])
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    kill_server: Server, workspace: Workspace, tmp_path: Path, kind: str, scenario: str, rows: int
+) -> None:
     """Inside the fifth step, after the checkpoint of the third; weights, head, optimizer and log are those of the straight run, and the
     best weights of both are read back at the end, the head's among them."""
     changes = {"stage": "rm", "finetuning_type": kind, "eval_dataset": workspace.path / "held_out.jsonl", "eval_strategy": "steps",
-               "eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "rewards/accuracies"}
+               "eval_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "rewards/accuracies",
+               "per_device_train_batch_size": rows}
     settings = workspace.settings(tmp_path / "run", **changes)
-    copied(kill_server, "train", settings, tmp_path / "copies", 0, (4,))
+    copied(kill_server, scenario, settings, tmp_path / "copies", 0, (4,))
     expected = results(tmp_path / "run")
-    assert go_on(kill_server, "train", settings, tmp_path / "copies" / "step-4") == expected
+    assert go_on(kill_server, scenario, settings, tmp_path / "copies" / "step-4") == expected
     assert "value_head.safetensors" in expected["final"]
