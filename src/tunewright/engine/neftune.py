@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from tunewright.engine.hooks import StepHook
+from tunewright.engine.stage_around import StageAround
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tunewright.data.collate import Batch
     from tunewright.engine.state import TrainState
-    from tunewright.stages.stage import ExampleKind, Loss, Models, Role, Stage, StepContext
+    from tunewright.stages.stage import Loss, Models
 
 
 class EmbeddingNoise(StepHook):
@@ -86,44 +87,10 @@ def sequences(batch: Batch) -> Iterator[tuple[int, int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class NoisyStage:
+class NoisyStage(StageAround):
     """A stage whose forward passes the noise knows of."""
 
-    stage: Stage
     noise: EmbeddingNoise
-
-    @property
-    def name(self) -> str:
-        """The stage's own."""
-        return self.stage.name
-
-    @property
-    def roles(self) -> frozenset[Role]:
-        """The stage's own."""
-        return self.stage.roles
-
-    @property
-    def examples(self) -> ExampleKind:
-        """The stage's own."""
-        return self.stage.examples
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """The stage's own."""
-        return self.stage.measures
-
-    @property
-    def rows_interact(self) -> bool:
-        """The stage's own."""
-        return self.stage.rows_interact
-
-    def units(self, batch: Batch) -> int:
-        """The stage's own."""
-        return self.stage.units(batch)
-
-    def updates(self, models: Models, batches: Sequence[Batch], context: StepContext) -> Iterator[Sequence[Batch]]:
-        """The stage's own."""
-        return self.stage.updates(models, batches, context)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """The stage's own, with noise on the embeddings in training."""

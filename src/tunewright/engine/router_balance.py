@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunewright.engine.stage_around import StageAround
 from tunewright.errors import InputError
 from tunewright.kernels.probe import quiet_run
 from tunewright.losses.routers import balance_loss, expert_counts, probability_sums
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tunewright.config.losses import LossConfig
     from tunewright.data.collate import Batch
-    from tunewright.stages.stage import ExampleKind, Models, Role, Stage, StepContext
+    from tunewright.stages.stage import Models, StepContext
 
 METRIC = "aux_loss"
 
@@ -77,40 +78,15 @@ def routers_of(model: nn.Module, loss: LossConfig) -> Routers | None:
 
 
 @dataclass(frozen=True, slots=True)
-class BalancedStage:
+class BalancedStage(StageAround):
     """A stage whose loss is joined by that of the routers in training; evaluations are the stage's own."""
 
-    stage: Stage
     routers: Routers
-
-    @property
-    def name(self) -> str:
-        """The stage's own."""
-        return self.stage.name
-
-    @property
-    def roles(self) -> frozenset[Role]:
-        """The stage's own."""
-        return self.stage.roles
-
-    @property
-    def examples(self) -> ExampleKind:
-        """The stage's own."""
-        return self.stage.examples
 
     @property
     def measures(self) -> tuple[str, ...]:
         """The stage's own, and the loss of the routers before it is weighted."""
         return (*self.stage.measures, METRIC)
-
-    @property
-    def rows_interact(self) -> bool:
-        """The stage's own."""
-        return self.stage.rows_interact
-
-    def units(self, batch: Batch) -> int:
-        """The stage's own."""
-        return self.stage.units(batch)
 
     def updates(self, models: Models, batches: Sequence[Batch], context: StepContext) -> Iterator[Sequence[Batch]]:
         """The stage's own, with what each choice of an expert costs in this update."""
