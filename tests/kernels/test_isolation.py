@@ -60,7 +60,8 @@ def run(flash_attn: str, **changes: bool | None) -> SimpleNamespace:
         model=SimpleNamespace(flash_attn=flash_attn, shift_attn=choice["shift_attn"]),
         data=SimpleNamespace(packing=choice["packing"], neat_packing=choice["neat_packing"]),
         batching=SimpleNamespace(padding_free=choice["padding_free"]),
-        loss=SimpleNamespace(ignore_pad_token_for_loss=choice["ignore_pad_token_for_loss"]))
+        loss=SimpleNamespace(ignore_pad_token_for_loss=choice["ignore_pad_token_for_loss"]),
+        kernels=SimpleNamespace(slow_paths=()))
 
 
 def tiny(kind: str, attention: str | None = None) -> nn.Module:

@@ -108,7 +108,7 @@ def prepared(kind: str, flash_attn: str) -> tuple[nn.Module, nn.Module]:
     """The model as transformers runs it, and the same under our plan."""
     reference = tiny(kind, "eager" if flash_attn == "disabled" or not tiny(kind)._supports_sdpa else "sdpa")
     model = tiny(kind)
-    chosen = share_prefixes(apply(run(flash_attn), model), model)
+    chosen = share_prefixes(run(flash_attn), apply(run(flash_attn), model), model)
     assert chosen.shares_prefixes
     assert chosen.reasons[-1] == "prompts: computed once for all their answers"
     return reference.train(), model.train()
@@ -214,7 +214,7 @@ def test_plans_that_do_not_share_say_why() -> None:
     }
     for reason, (asked, model) in cases.items():
         chosen = plan(asked, model) if asked.model.flash_attn == "fa2" else apply(asked, model)
-        asked_of = share_prefixes(chosen, model)
+        asked_of = share_prefixes(asked, chosen, model)
         assert not asked_of.shares_prefixes
         assert asked_of.reasons[-1].startswith(f"prompts: computed once for each answer: {reason}")
         assert asked_of.reasons[:-1] == chosen.reasons
@@ -225,7 +225,7 @@ def test_a_model_of_shapes_is_taken_at_its_word() -> None:
 
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(tiny("llama").config)
-    assert share_prefixes(apply(run("auto"), model), model).shares_prefixes
+    assert share_prefixes(run("auto"), apply(run("auto"), model), model).shares_prefixes
 
 
 def test_the_trial_leaves_no_trace() -> None:
@@ -233,7 +233,7 @@ def test_the_trial_leaves_no_trace() -> None:
     model = tiny("llama").train()
     model.model.layers[0].eval()
     chosen, state = apply(run("auto"), model), torch.get_rng_state()
-    assert share_prefixes(chosen, model).shares_prefixes
+    assert share_prefixes(run("auto"), chosen, model).shares_prefixes
     assert (model.training, model.model.layers[0].training, model.model.layers[1].training) == (True, False, True)
     assert torch.equal(torch.get_rng_state(), state)
     assert not gradients(model)
@@ -258,7 +258,7 @@ FAMILIES = ("apertus", "cohere2", "exaone4", "gemma3_text", "glm4", "gpt2", "gpt
 def test_what_is_said_of_a_family_is_so(kind: str, flash_attn: str) -> None:
     """Where prompts are shared, log-probabilities are those of the rows by themselves, through the same attention unshared."""
     reference, model = (tiny(kind).eval() for _ in range(2))
-    assert share_prefixes(apply(run(flash_attn), model), model).shares_prefixes
+    assert share_prefixes(run(flash_attn), apply(run(flash_attn), model), model).shares_prefixes
     reference.set_attn_implementation("eager")
     given = groups([(9, (7, 6)), (3, (1, 2))])
     with torch.no_grad():
@@ -275,7 +275,8 @@ def test_the_real_model() -> None:
     pieces = [torch.from_numpy(row.input_ids).long() for row in rows(directory)]
     given = [Group(pieces[1], [pieces[0], pieces[5][:40], pieces[3]]), Group(pieces[4][:90], [pieces[6], pieces[5][40:]])]
     reference, model = (lora_model(directory, "sdpa", torch.float32) for _ in range(2))
-    assert share_prefixes(apply(run("auto"), model.get_base_model()), model.get_base_model()).shares_prefixes
+    base = model.get_base_model()
+    assert share_prefixes(run("auto"), apply(run("auto"), base), base).shares_prefixes
     expected, found = one_by_one(reference, given), token_logps(model, shared(given))
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.detach().abs().max()))
     for logps in (expected, found):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.effects.engine_runs import history, run
 from tests.engine.resuming import Workspace, copied, results
-from tests.harness.killing import KILLED, Case, Server, server
+from tests.harness.killing import KILLED, Case, Server
 from tests.harness.pairs import write_pairs
 from tests.harness.settling import go_on
 from tests.harness.tiny import WORDS, write_model, write_rows
@@ -57,19 +56,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     write_pairs(path / "pairs.jsonl", 60)
     (path / "rewards.py").write_text(REWARDS)
     return Workspace(path)
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    """Runs seed the process's generators; other tests must not notice."""
-    with torch.random.fork_rng():
-        yield
-
-
-@pytest.fixture(scope="module")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 def rewarded(workspace: Workspace, name: str = "share") -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.effects.engine_runs import history, run
 from tests.engine.resuming import Workspace, copied, results
 from tests.harness.feedback import write_feedback
-from tests.harness.killing import KILLED, Case, Server, server
+from tests.harness.killing import KILLED, Case, Server
 from tests.harness.pairs import write_pairs
 from tests.harness.settling import check_all, go_on
 from tests.harness.tiny import write_model
@@ -30,19 +28,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for name, count, seed in (("rows", 22, 0), ("many", 160, 0), ("held_out", 40, 1)):
         write_feedback(write_pairs(path / f"{name}.jsonl", count, seed=seed), path / f"{name}_marked.jsonl")
     return Workspace(path)
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    """Runs seed the process's generators; other tests must not notice."""
-    with torch.random.fork_rng():
-        yield
-
-
-@pytest.fixture(scope="module")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 def data(workspace: Workspace, stage: str, name: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.engine.resuming import Workspace, copied, results
-from tests.harness.killing import Case, Server, server
+from tests.harness.killing import Case, Server
 from tests.harness.pairs import write_pairs
 from tests.harness.settling import go_on
 from tests.harness.tiny import write_model
@@ -31,13 +30,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     write_pairs(path / "many.jsonl", 200)
     write_pairs(path / "held_out.jsonl", 40, seed=1)
     return Workspace(path)
-
-
-@pytest.fixture(autouse=True)
-def quiet_random() -> Iterator[None]:
-    """Runs seed the process's generators; other tests must not notice."""
-    with torch.random.fork_rng():
-        yield
 
 
 def run(workspace: Workspace, output_dir: Path, **changes: Any) -> dict[str, float]:
@@ -203,12 +195,6 @@ def test_a_model_without_a_head_cannot_be_evaluated_as_one(workspace: Workspace,
     model, rows = workspace.path / "model", workspace.path / "held_out.jsonl"
     assert main(["eval", str(model), "stage=rm", f"eval_dataset={rows}", "data_cache_dir=none"]) == 2
     assert f"{model} has no value_head.safetensors: it is not a reward model" in capfd.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
 
 
 @pytest.mark.parametrize(("kind", "scenario", "rows"), [

@@ -210,7 +210,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     kernels = kernels.told(choose_variants(run.kernels, base, on_gpu=computes_on_gpu(use_cpu=run.run.use_cpu)))
     stage = load_stage(run)
     if stage.examples is ExampleKind.PREFERENCE or stage.name == "grpo":
-        kernels = share_prefixes(kernels, base, wanted="prefix" not in run.kernels.slow_paths)
+        kernels = share_prefixes(run, kernels, base)
     model = make_trainable(base, run, checkpoint=checkpoint, tokenizer=tokenizer)
     if run.run.stage == "rm":
         make_reward_model(model, run, checkpoint)

@@ -95,7 +95,7 @@ def open_reference(run: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[
     model.requires_grad_(False)
     kernels = apply(run, model)
     if kernels.flat:
-        kernels = share_prefixes(kernels, model, wanted="prefix" not in run.kernels.slow_paths)
+        kernels = share_prefixes(run, kernels, model)
     if is_quantised(model):  # fast paths are tried on weights in floating point
         output_head.adopt(model, run.kernels.chunk_loss_size)
     else:

@@ -101,15 +101,13 @@ def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     return chosen
 
 
-def share_prefixes(chosen: KernelPlan, model: PreTrainedModel, *, wanted: bool = True) -> KernelPlan:
+def share_prefixes(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel) -> KernelPlan:
     """The plan of a run with several answers to a prompt: whether the prompt is computed once for all of them, and a line that says so.
-
-    `wanted`: false where `slow_paths` names it. Every model of the run that reads these batches must agree. A model of shapes only, as the
-    planner makes one, is taken at its word.
+    Every model of the run that reads these batches must agree. One of shapes only is taken at its word.
     """
     from tunewright.kernels import prefix_sharing
 
-    reason = _unshared(chosen) if wanted else "slow_paths asks for it"
+    reason = _unshared(run, chosen)
     if reason is None and model.device.type != "meta":
         reason = prefix_sharing.disproof(model)
     line = "prompts: computed once for all their answers" if reason is None else f"prompts: computed once for each answer: {reason}"
@@ -124,7 +122,7 @@ def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel)
 
     if not chosen.flat:
         return chosen
-    reason = "slow_paths asks for it" if "prefix" in run.kernels.slow_paths else _unshared(chosen) or _per_token(run, model)
+    reason = _unshared(run, chosen) or _per_token(run, model)
     if reason is None and model.device.type != "meta":
         verdicts = Verdicts.of(model)
         reason = verdicts.ask("shared beginnings", partial(prefix_sharing.disproof, model))
@@ -134,10 +132,13 @@ def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel)
     return replace(chosen.told((line,)), shares_prefixes=reason is None)
 
 
-def _unshared(chosen: KernelPlan) -> str | None:
-    """Why prompts cannot be shared under this attention, or None. Layers with a state of their own rule out `flat` already."""
+def _unshared(run: RunConfig, chosen: KernelPlan) -> str | None:
+    """Why prompts are not to be shared, or cannot be under this attention; or None. Layers with a state of their own rule out `flat`
+    already."""
     from tunewright.kernels import packed_attention, packed_eager
 
+    if "prefix" in run.kernels.slow_paths:
+        return "slow_paths asks for it"
     if not chosen.flat:
         return "sequences are padded"
     if chosen.attention not in (packed_attention.NAME, packed_eager.NAME):
