@@ -5,8 +5,17 @@ Every error a user can meet is a `TunewrightError`: one line that says what is w
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+"""Ends of lines, what steers a terminal, and halves of characters that no file takes."""
+
+
+def shown(text: str) -> str:
+    """`text` in one line that can be printed: control characters as Python writes them."""
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
 class TunewrightError(Exception):
@@ -21,9 +30,9 @@ class TunewrightError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """`<where>: <message>; <mend>`, with the absent parts left out."""
+        """`<where>: <message>; <mend>`, with the absent parts left out: one line, whatever foreign names are quoted in it."""
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}; {self.mend}" if self.mend else text
+        return shown(f"{text}; {self.mend}" if self.mend else text)
 
 
 class InputError(TunewrightError):
@@ -92,6 +101,10 @@ class ConfigError(InputError):
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(problem.line() for problem in problems))
+
+    def line(self) -> str:
+        """The lines of all problems."""
+        return self.message
 
 
 def require(condition: bool, message: str, *, where: str | None = None, mend: str | None = None) -> None:

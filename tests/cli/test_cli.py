@@ -172,11 +172,11 @@ def test_torch_out_of_memory_is_exit_3(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_debug_shows_the_traceback(by: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """--debug anywhere, or TUNEWRIGHT_DEBUG=1; the line comes last all the same."""
     monkeypatch.setattr("tunewright.commands.version.run", raising(InputError("bad")))
-    if by == "variable":
-        monkeypatch.setenv("TUNEWRIGHT_DEBUG", "1")
+    monkeypatch.setenv("TUNEWRIGHT_DEBUG", "1" if by == "variable" else "0")
     assert cli.main(["version", "--debug"] if by == "argument" else ["version"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "error: bad"
+    assert os.environ["TUNEWRIGHT_DEBUG"] == "1", "the processes of other ranks show theirs"
 
 
 def test_a_reader_that_leaves_early(here: Path) -> None:

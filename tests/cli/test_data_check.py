@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.tiny import _tokenizer
 from tunewright.cli import main
 from tunewright.commands.data import DATA_VERBS
 from tunewright.data.doctor import examine
+from tunewright.selftest.tiny import _tokenizer
 
 SRC = Path(__file__).parents[2] / "src"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pyarrow", "matplotlib", "yaml")

@@ -18,8 +18,8 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.dialects import samples
-from tests.harness.tiny import write_model
 from tunewright.cli import main
+from tunewright.selftest.tiny import write_model
 
 pytestmark = pytest.mark.slow
 

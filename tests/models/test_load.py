@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import tunewright
-from tests.harness.tiny import write_model
 from tests.models.tiny import FAMILIES, probe_logits, tiny_model, write_tiny
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.config.optimization import PrecisionConfig
@@ -21,6 +20,7 @@ from tunewright.errors import InputError
 from tunewright.models.families import decoder_layers, fused_experts, kind, linear_layers
 from tunewright.models.load import check_vocabulary, load_model
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import write_model
 
 FP32 = PrecisionConfig()
 
@@ -132,6 +132,7 @@ def test_hostile_sizes(tmp_path: Path, key: str, value: object) -> None:
     ({"quantization_config": {"quant_method": "gptq"}}, "the weights are quantised (gptq)"),
     ({"num_hidden_layers": 3}, "lack model.layers.2."),
     ({"hidden_size": 64}, "cannot be built"),
+    ({"text_config": {"attn_implementation": "planted/kernel"}}, "config.json: text_config: a llama has no model within the model"),
 ])
 def test_configs_that_do_not_fit(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
     write_tiny(tmp_path)
@@ -191,6 +192,34 @@ def test_tokenizer_files_outside_the_directory(tmp_path: Path, value: str) -> No
     change_tokenizer(tmp_path, vocab_file=value)
     with pytest.raises(InputError, match="vocab_file names a file outside the model directory"):
         load_tokenizer(model_at(tmp_path), TokenizerConfig())
+
+
+@pytest.mark.parametrize("name", ["backend_tokenizer", "_tokenizer"])
+def test_tokenizer_settings_that_name_parts_of_a_tokenizer(tmp_path: Path, name: str) -> None:
+    """By hand: each is an object or a method of every tokenizer in transformers, and no setting of it."""
+    write_model(tmp_path)
+    change_tokenizer(tmp_path, **{name: "planted.Planted"})
+    with pytest.raises(InputError) as refused:
+        load_tokenizer(model_at(tmp_path), TokenizerConfig())
+    assert str(refused.value) == (f"{tmp_path}/tokenizer_config.json: {name}: no setting, but a part of every tokenizer; "
+                                  "the file is damaged or hostile: fetch the model again")
+
+
+def test_tokenizer_settings_that_transformers_refuses(tmp_path: Path) -> None:
+    """It does not let a file replace a method, and says so with an AttributeError."""
+    write_model(tmp_path)
+    change_tokenizer(tmp_path, apply_chat_template="planted.Planted")
+    with pytest.raises(InputError, match="the tokenizer files cannot be read: apply_chat_template conflicts with the method"):
+        load_tokenizer(model_at(tmp_path), TokenizerConfig())
+
+
+def test_settings_that_no_tokenizer_has_are_let_pass(tmp_path: Path) -> None:
+    """Vendors keep notes of their own there; and a token may be written out as an object."""
+    write_model(tmp_path)
+    before = load_tokenizer(model_at(tmp_path), TokenizerConfig())
+    change_tokenizer(tmp_path, vendors_note="planted", eos_token={"content": "<|im_end|>", "__type": "AddedToken", "special": True})
+    after = load_tokenizer(model_at(tmp_path), TokenizerConfig())
+    assert after.get_vocab() == before.get_vocab() and after.eos_token == "<|im_end|>"
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tests.harness.tiny import write_model
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.data.control_tokens import control_tokens
 from tunewright.data.fingerprint import tokenizer_digest
 from tunewright.errors import InputError
 from tunewright.models.new_tokens import NewTokens, new_tokens, read_descriptions
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import write_model
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPTJConfig, LlamaConfig
 
-from tests.harness.tiny import write_model
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.errors import InputError
 from tunewright.models.load import check_vocabulary
 from tunewright.models.surgery.vocabulary import Row, begin, fit_vocabulary, matrices, mean_row, noise, padded, resize
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import write_model
 
 WIDTH = 32
 

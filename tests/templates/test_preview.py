@@ -102,7 +102,7 @@ def test_parse_keeps_the_rest_for_the_configuration() -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A whole run of the verb on a tiny model directory: row, brackets, origin; then the page."""
-    from tests.harness.tiny import write_model
+    from tunewright.selftest.tiny import write_model
 
     model = write_model(tmp_path / "model")
     rows = tmp_path / "rows.jsonl"

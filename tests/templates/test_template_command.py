@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.tiny import write_model
 from tests.templates.test_every_name import OURS
 from tunewright.cli import main
 from tunewright.config.data import TemplateConfig
 from tunewright.data.template_check import bare_tokenizer, check, conversations, tokenizer_without_model
 from tunewright.data.template_page import templates_text
 from tunewright.data.template_table import policies
+from tunewright.selftest.tiny import write_model
 
 OWN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.tiny import write_model
 from tests.templates.families import Family, conversation, make_tokenizer, tokenizer_of
 from tests.templates.test_every_name import RECORDED
 from tunewright.config.data import TemplateConfig
@@ -19,6 +18,7 @@ from tunewright.data.template_table import tool_format_names
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.dialects.read import read_config
 from tunewright.errors import InputError
+from tunewright.selftest.tiny import write_model
 
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Weather of a city", "parameters": {
     "type": "object", "properties": {"city": {"type": "string", "description": "A city"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -215,7 +216,7 @@ def _not_written(path: Path, error: OSError) -> StorageError:
 def _target(written: str | None, name: str) -> Path | None:
     if written is None:
         return None
-    path = Path(written).expanduser()
+    path = Path(os.path.expanduser(written))
     require(path.absolute().parent.is_dir(), f"{name}: no folder {path.parent}", mend="make it, or name a file elsewhere")
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def parse(argv: Sequence[str]) -> Wish:
         raise UsageError("no INPUT is named", mend="name the documents before the options, see tunewright data megatron --help")
     if output is None:
         raise UsageError("--output is missing", mend="say what the two files are called, without .bin and .idx")
-    path = Path(output).expanduser()
+    path = Path(os.path.expanduser(output))
     return Wish(inputs, path.with_suffix("") if path.suffix in (".bin", ".idx") else path, "--overwrite" in found, tuple(rest))
 
 

@@ -38,11 +38,13 @@ def over_ranks(argv: Sequence[str], verb: str, work: Callable[[RunConfig, Ranks]
     """Read the configuration and do `work` on each of the processes it asks for."""
     from tunewright.commands.chat import directories_as_models
     from tunewright.commands.preflight import read_ready
+
+    reading = read_ready(directories_as_models(argv), "predict" if verb == "predict" else "eval")
+    # Torch comes only now: what is wrong with the words is told without it.
     from tunewright.engine.number_formats import prepare_device
     from tunewright.models.load import quiet_transformers
     from tunewright.runtime import Ranks, configure_logging, in_ranked_world, launch_ranks, process_group, wanted_processes
 
-    reading = read_ready(directories_as_models(argv), "predict" if verb == "predict" else "eval")
     config = reading.config
     processes = wanted_processes(config.run.num_processes, use_cpu=config.run.use_cpu)
     if processes > 1 and not in_ranked_world():

@@ -29,9 +29,7 @@ def run(argv: Sequence[str]) -> int:
 def _predict_and_report(config: RunConfig, ranks: Ranks) -> None:
     from tunewright.commands.eval import open_and_prepare
     from tunewright.data.single_answers import read_for_prediction
-    from tunewright.errors import require
 
-    require(config.run.output_dir is not None, "output_dir: not given", mend="give the directory for generated_predictions.jsonl")
     opened, prepared = open_and_prepare(config, ranks, read_for_prediction(config))
     predict_opened(opened, prepared, config, ranks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,8 +99,8 @@ def _as_if_quantised(run: RunConfig, bits: int, purpose: Purpose) -> Iterable[tu
 def local_model(run: RunConfig) -> Path | None:
     """The model's directory if it is a local one and no adapter."""
     name = run.model.model_name_or_path or ""
-    directory = Path(name).expanduser()
-    is_model = name not in ("", "demo") and directory.is_dir() and not (
+    directory = Path(os.path.expanduser(name))
+    is_model = name not in ("", "demo") and os.path.isdir(directory) and not (
         (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file())
     return directory if is_model else None
 
@@ -109,7 +110,8 @@ def local_tokenizer(run: RunConfig) -> Path | None:
     named = run.tokenizer.tokenizer_name_or_path
     if named is None:
         return local_model(run)
-    return Path(named).expanduser() if Path(named).expanduser().is_dir() else None
+    directory = Path(os.path.expanduser(named))
+    return directory if os.path.isdir(directory) else None
 
 
 def chat_template(run: RunConfig) -> list[Problem]:
@@ -137,8 +139,8 @@ def adapter_files(run: RunConfig) -> list[Problem]:
     from tunewright.adapters.unopened import check_fits_files
     from tunewright.models.unopened import tensor_shapes
 
-    places = [Path(name).expanduser() / (run.model.adapter_folder or "") for name in run.model.adapter_name_or_path]
-    places = [place for place in places if (place / "adapter_config.json").is_file()]
+    places = [Path(os.path.expanduser(name)) / (run.model.adapter_folder or "") for name in run.model.adapter_name_or_path]
+    places = [place for place in places if os.path.isfile(place / "adapter_config.json")]
     problems = [problem for place in places for problem in _caught("adapter_name_or_path", partial(read_adapter, place))]
     directory = _weighed(run)
     if problems or directory is None:
@@ -169,13 +171,13 @@ def room(run: RunConfig) -> list[Problem]:
     directory = _weighed(run)
     if directory is None or not run.run.output_dir:
         return []
-    at = Path(run.run.output_dir).expanduser().absolute()
-    there = next(place for place in (at, *at.parents) if place.exists())
-    count, words = (1, "one checkpoint more needs") if any(at.glob("checkpoint-*")) else (2, "two checkpoints need")
+    at = Path(os.path.expanduser(run.run.output_dir)).absolute()
+    there = next(place for place in (at, *at.parents) if os.path.exists(place))
+    count, words = (1, "one checkpoint more needs") if os.path.isdir(at) and any(at.glob("checkpoint-*")) else (2, "two checkpoints need")
     need, disk = count * checkpoint_bytes(run, tensor_shapes(directory)), shutil.disk_usage(there)
     if need <= disk.free or disk.total == 0:  # some network file systems say 0 for everything
         return []
-    return [Problem(f"output_dir: {words} about {need / 1e9:.1f} GB, {run.run.output_dir} has {disk.free / 1e9:.1f} GB left",
+    return [Problem(f"output_dir: {words} about {in_words(need)}, {run.run.output_dir} has {in_words(disk.free)} left",
                     mend="free some space, or name another directory")]
 
 
@@ -255,7 +257,7 @@ def _has_tokens(run: RunConfig) -> bool:
     from tunewright.data.token_folder import holds_tokens
 
     folder = run.data.tokenized_path
-    return folder is not None and holds_tokens(Path(folder).expanduser())
+    return folder is not None and holds_tokens(Path(os.path.expanduser(folder)))
 
 
 _OF_MODELS = ("model_name_or_path", "gguf_file", "trust_remote_code", "tokenizer_name_or_path")
@@ -330,3 +332,8 @@ def _located(problem: Problem, reading: Reading) -> Problem:
         return problem
     origin = reading.origins[field]
     return replace(problem, where=origin.where, message=f"{origin.key}: {rest}") if origin.is_given else problem
+
+
+def in_words(size: float) -> str:
+    """Bytes in GB, or in MB where they are few."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

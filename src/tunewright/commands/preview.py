@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
 def parse(argv: Sequence[str]) -> tuple[Wish, list[str]]:
     """Our own options, and the words that are left for the configuration."""
     found, rest = take_options(argv, "preview", _WITH_VALUE, ("--ids",), _as_option)
-    html = Path(found["--html"]).expanduser() if "--html" in found else None
+    html = Path(os.path.expanduser(found["--html"])) if "--html" in found else None
     return Wish(found.get("--rows"), found.get("--set"), html, "--ids" in found), rest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def code_may_change(run: RunConfig) -> bool:
     """Whether the code that `trust_remote_code` trusts is that of a hub model at no commit in particular."""
     model = run.model
     name = model.model_name_or_path or "demo"
-    is_hub = name != "demo" and not Path(name).expanduser().exists()
+    is_hub = name != "demo" and not os.path.exists(os.path.expanduser(name))
     return model.trust_remote_code and is_hub and _COMMIT.fullmatch(model.model_revision) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,8 @@ def read_generation_file(name: str) -> GenerationFile:
     """The settings of the file; null means that it says nothing. Raises `InputError` naming the file and the key."""
     require("://" not in name, f"generation_config: {name} is an address; settings are not fetched from the network",
             mend="download the file and name it here")
-    path = Path(name).expanduser()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Path(os.path.expanduser(name)).read_text(encoding="utf-8"))
     except OSError as error:
         refuse(f"generation_config: {name} cannot be read: {error.strerror}", mend="name a JSON file")
     except (ValueError, RecursionError) as error:

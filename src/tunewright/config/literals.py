@@ -12,9 +12,11 @@ def read_literal(text: str) -> Any:
     """The JSON value or Python literal that `text` spells; raises ValueError. Never evaluates anything."""
     try:
         return json.loads(text, parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
-            return ast.literal_eval(text.strip())
+            value = ast.literal_eval(text.strip())
+            str(value)  # a ValueError for an integer of thousands of digits, which no message could show
+            return value
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise ValueError(f"{text!r} is neither JSON nor a Python literal") from error
 

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -154,8 +155,13 @@ class TokenCache:
         if manifest is None or broken is not None:
             self.report(f"token cache: {fingerprint.subject} is tokenised anew: {broken} ({entry})")
             return None
+        try:
+            found = _load(entry, manifest, files)
+        except (ValueError, KeyError, TypeError, AttributeError):  # whole as its own manifest says, and not what this program writes
+            self.report(f"token cache: {fingerprint.subject} is tokenised anew: {entry} was not written by tunewright")
+            return None
         self.report(f"token cache: hit for {fingerprint.subject}: the same data files, tokenizer, template, settings and code")
-        return _load(entry, manifest, files)
+        return found
 
     def _clear_leftovers(self) -> None:
         """Remove what runs that were stopped more than a week ago had made, unless somebody goes on with it now."""
@@ -253,18 +259,22 @@ def _read_manifest(entry: Path) -> dict[str, Any] | None:
     """The manifest of an entry, or None if it cannot be trusted to be one."""
     try:
         manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     keys = {"version", "subject", "components", "rows", "origin_files", "files"}
     complete = isinstance(manifest, dict) and keys <= manifest.keys() and manifest["version"] == _VERSION
-    return manifest if complete else None
+    return manifest if complete and isinstance(manifest["components"], dict) and isinstance(manifest["origin_files"], list) else None
 
 
 def damage(entry: Path, manifest: Mapping[str, Any]) -> str | None:
     """Which of the files in `manifest["files"]` is not as it was written, and how; None if all are."""
+    if not isinstance(manifest["files"], dict):
+        return "its manifest names no files"
     for name, wanted in manifest["files"].items():
+        if not isinstance(wanted, dict) or not wanted.keys() >= {"size", "sha256"}:
+            return f"its manifest does not say what is in {name}"
         path = entry / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             return f"{name} is missing"
         if path.stat().st_size != wanted["size"]:
             return f"{name} has {path.stat().st_size} bytes, {wanted['size']} wanted"

@@ -77,7 +77,7 @@ def count_rows(file: DataFile) -> int | None:
 
     try:
         return int(parquet.ParquetFile(file.path).metadata.num_rows)
-    except arrow.ArrowException:
+    except (arrow.ArrowException, OSError, ValueError):
         return None
 
 
@@ -141,7 +141,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
     try:
         yield from _batches_to_rows(path, parquet.ParquetFile(path).iter_batches(batch_size=1024))
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise _not_arrow(path, "Parquet", error) from error
 
 
@@ -152,7 +152,7 @@ def _read_arrow(path: Path) -> Iterator[Row]:
     try:
         with arrow.memory_map(str(path)) as source:
             yield from _batches_to_rows(path, _record_batches(arrow, source))
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise _not_arrow(path, "Arrow", error) from error
 
 
@@ -207,7 +207,8 @@ def _refuse_empty(path: Path) -> None:
 
 
 def _not_arrow(path: Path, kind: str, error: Exception) -> InputError:
-    return InputError(f"not a readable {kind} file: {str(error).splitlines()[0]}", where=str(path))
+    said = str(error).splitlines() or ["it is damaged"]
+    return InputError(f"not a readable {kind} file: {said[0]}", where=str(path))
 
 
 def _pyarrow() -> Any:

@@ -132,7 +132,7 @@ def _line_value(path: Path, number: int, line: str) -> Any:
     try:
         value, end = _decode(path, text, begin, number, first_line=number)
     except _CutShort as error:
-        if number == 1 and text[begin] == "[":
+        if number == 1 and text[begin : begin + 1] == "[":
             raise InputError(error.message, where=error.where, mend="a file that is one array ends in .json") from error
         raise
     after = _skip(text, end)
@@ -150,6 +150,8 @@ def _decode(path: Path, text: str, begin: int, line: int, *, first_line: int = 1
     except (_Unwanted, RecursionError) as error:
         what = str(error) if isinstance(error, _Unwanted) else "nested too deeply"
         raise _refusal(path, str(line), what) from error
+    except ValueError as error:  # Python reads no longer ones from a text.
+        raise _refusal(path, str(line), "a number of thousands of digits") from error
     if "\\u" in text and _ESCAPED_SURROGATE.search(text, begin, end):
         _refuse_lone_surrogate(path, line, value)
     return value, end

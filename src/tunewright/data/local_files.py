@@ -32,12 +32,12 @@ class Found:
 def existing(name: str, folders: tuple[Path, ...], quirks: Quirks = STRICT) -> Found | None:
     """The files that `name` stands for in the first of `folders` that has any."""
     for folder in folders:
-        path = folder / Path(name).expanduser()
-        if path.is_dir():
+        path = folder / os.path.expanduser(name)
+        if os.path.isdir(path):
             return _as_listed(path) if "listdir-order" in quirks else _folder_files(path)
-        if path.exists():
+        if os.path.exists(path):
             return Found((path,))
-        if path.is_symlink():
+        if os.path.islink(path):
             raise InputError(f"a link to {os.readlink(path)}, which leads nowhere", where=str(path), mend="mend the link")
         if glob.has_magic(name):
             found = _matching(path)
@@ -61,7 +61,7 @@ def megatron_prefix(path: Path) -> bool:
     """Whether `path` is what Megatron's .bin and .idx of tokens have in common, or one of the two."""
     prefix = path.with_name(path.name[:-4]) if path.name.endswith((".bin", ".idx")) else path
     index = prefix.with_name(f"{prefix.name}.idx")
-    if not index.is_file() or not prefix.with_name(f"{prefix.name}.bin").is_file():
+    if not os.path.isfile(index) or not os.path.isfile(prefix.with_name(f"{prefix.name}.bin")):
         return False
     with index.open("rb") as file:
         return file.read(len(_MEGATRON)) == _MEGATRON

@@ -35,7 +35,7 @@ def fetch_file(repository: str, name: str, key: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     with _hub_errors(repository, key):
-        return Path(hf_hub_download(repository, name, repo_type="dataset"))
+        return Path(hf_hub_download(repository, name, repo_type="dataset", revision="main"))
 
 
 def _hub_files(place: Place, key: str) -> list[Path]:

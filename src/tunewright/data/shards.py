@@ -75,7 +75,7 @@ def read_shard(path: Path) -> Shard | None:
             digest = hashlib.sha256()
             while block := file.read(_BLOCK):
                 digest.update(block)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return shard if head["version"] == _VERSION and digest.hexdigest() == head["sha256"] else None
 

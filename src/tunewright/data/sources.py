@@ -7,6 +7,7 @@ Files of a folder are read in sorted order, whatever the file system says; sub-f
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -221,7 +222,7 @@ def _absent_column(name: str, key: str, column: str, last: Row) -> InputError:
 
 def _unknown(spec: str, registry: Registry, key: str) -> InputError:
     folders = [folder for folder in (Path(spec).parent, registry.folder) if folder.is_dir()]
-    if any(megatron_prefix(folder / Path(spec).expanduser()) for folder in (Path(), registry.folder)):
+    if any(megatron_prefix(folder / os.path.expanduser(spec)) for folder in (Path(), registry.folder)):
         return InputError(f"{key}: `{spec}` is the prefix of Megatron's files of tokens, not of rows", mend=MEGATRON_MEND)
     if sliced(spec):
         return InputError(f"{key}: `{spec}` ends in a slice, which is not taken", mend=SLICE_MEND)

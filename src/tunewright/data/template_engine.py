@@ -1,4 +1,4 @@
-"""One render of a chat template: transformers' sandbox, fixed variables, a fixed date."""
+"""One render of a chat template: transformers' sandbox under limits, fixed variables, a fixed date."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tunewright.data.records import Message
+from tunewright.data.template_guard import RenderLimit, watched
 from tunewright.data.template_trace import Tools
 from tunewright.data.tools import template_messages, template_tools
 from tunewright.errors import InputError
@@ -44,7 +45,8 @@ class Jinja:
         Raises `InputError` with the template's own words if it refuses the conversation.
         """
         from jinja2.exceptions import TemplateError
-        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        from tunewright.data.template_sandbox import LimitError, compiled
 
         variables: dict[str, Any] = dict(self.variables, strftime_now=self.date.strftime)
         if self.thinking is not None:
@@ -52,12 +54,20 @@ class Jinja:
         turns = template_messages(messages, arguments_as_text=self.arguments_as_text, nine_characters=wants_nine_characters(self.text),
                                   thought_keys=thought_keys(self.text))
         try:
-            rendered: str = _compile_jinja_template(self.text).render(
-                messages=turns, tools=template_tools(tools) or None, documents=None, add_generation_prompt=generate, **variables)
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
-            # The right-hand types are what expressions inside a template raise on values they did not expect.
+            write = partial(compiled(self.text).render, messages=turns, tools=template_tools(tools) or None, documents=None,
+                            add_generation_prompt=generate, **variables)
+            rendered: str = watched(write)
+        except RenderLimit as limit:
+            raise self._stopped(f"it needs {limit.what} for this conversation") from limit
+        except LimitError as limit:
+            raise self._stopped(str(limit)) from limit
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, NameError) as error:
+            # The right-hand types are what expressions inside a template raise on values they did not expect; jinja writes 1e999 as `inf`.
             raise InputError(f"template {self.name} refuses the conversation: {_one_line(error)}") from error
         return rendered
+
+    def _stopped(self, why: str) -> InputError:
+        return InputError(f"template {self.name} was stopped: {why}", mend="use another template, or take the row out")
 
     def switched(self, thinking: bool | None) -> Jinja:
         """The same template with the thinking switch set."""

@@ -45,10 +45,11 @@ def only_places_texts(source: str) -> bool:
     Texts are not blank, and there are no tools, calls and thoughts. False where that is not certain, and for what is no template.
     """
     from jinja2.exceptions import TemplateError
-    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    from tunewright.data.template_sandbox import compiled
 
     try:
-        tree = _compile_jinja_template(source).environment.parse(source)
+        tree = compiled(source).environment.parse(source)
     except TemplateError:
         return False
     reading = _Reading(tree)

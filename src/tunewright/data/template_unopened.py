@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,8 @@ def check_template(template: str, own: tuple[str, Path] | None) -> None:
                    mend=f"set template to the format the model was trained with: {', '.join(bundled_names())}, or a jinja file")
         _check_text(*own)
     elif template.endswith(FILE_ENDINGS) or "/" in template:
-        path = Path(template).expanduser()
-        if path.is_file():  # a rule reports one that is not there
+        path = Path(os.path.expanduser(template))
+        if os.path.isfile(path):  # a rule reports one that is not there
             _check_text(file_source(path).text, path)
     else:
         policy = named_policy(template)
@@ -43,5 +44,7 @@ def _check_text(text: str, file: Path) -> None:
         if "generation" not in text:
             line = error.lineno if file.suffix != ".json" else 1
             refuse(f"the chat template is not valid jinja: {error.message}", where=f"{file}:{line}", mend="correct the template")
+    except ValueError:  # Python reads no longer ones from a text.
+        refuse("a number of thousands of digits is in the chat template", where=str(file), mend="correct the template")
     except RecursionError:
         refuse("the chat template is nested too deeply", where=str(file), mend="use a simpler template")

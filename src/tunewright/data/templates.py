@@ -284,10 +284,11 @@ def _answers(turns: list[Message]) -> frozenset[int]:
 
 def _compile(jinja: Jinja) -> None:
     from jinja2.exceptions import TemplateSyntaxError
-    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    from tunewright.data.template_sandbox import compiled
 
     try:
-        _compile_jinja_template(jinja.text)
+        compiled(jinja.text)
     except TemplateSyntaxError as error:
         raise InputError(f"{jinja.name} is not valid jinja: {error.message}", where=f"{jinja.name}:{error.lineno}",
                          mend="correct the template") from error

@@ -139,6 +139,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise _damaged(path, str(error)) from error
+    except MemoryError as error:  # The head of an LZMA file may ask for gigabytes.
+        raise _damaged(path, "it asks for more memory than there is") from error
     except OSError as error:
         if error.errno is None:  # bz2 says so of bytes that are not its own
             raise _damaged(path, str(error)) from error

@@ -124,12 +124,16 @@ def _refuse_changed(settled: Settled, before: list[tuple[int, int, int]]) -> Non
 
 @contextlib.contextmanager
 def _without_old_garbage() -> Iterator[None]:
-    """Python looks for cycles only among what is made from here on; the rest is large, and was searched again for every few rows."""
-    gc.freeze()
+    """Python looks for cycles only among what is made from here on; the rest is large, and was searched again for every few rows. What
+    others have left out already stays out."""
+    mine = gc.get_freeze_count() == 0
+    if mine:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if mine:
+            gc.unfreeze()
 
 
 class _Seen:

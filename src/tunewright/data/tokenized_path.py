@@ -76,13 +76,18 @@ def load(path: Path, made: Made, report: Callable[[str], None]) -> Stored:
     _check(path, manifest, made)
     broken = damage(path, manifest)
     require(broken is None, f"tokenized_path: {broken}", where=str(path), mend="delete the folder to have it made again")
-    report(f"tokenized_path: the tokens in {path} are used as they are; files of rows are not read")
     old = manifest["settings"]
+    try:
+        found = opened(path)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise InputError("tokenized_path: the folder was not written by tunewright", where=str(path),
+                         mend="delete it to have it made again, or name another") from error
+    report(f"tokenized_path: the tokens in {path} are used as they are; files of rows are not read")
     differing = [f"{name} ({_shown(value)}, made with {_shown(old.get(name))})" for name, value in made.settings.items()
                  if value != old.get(name)]
     if differing:
         report(f"tokenized_path: settings of this run that are not read: {', '.join(differing)}")
-    return opened(path)
+    return found
 
 
 def opened(path: Path) -> Stored:
@@ -167,11 +172,12 @@ def _audit(path: Path, fields: Mapping[str, Any]) -> SetAudit:
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("tokenized_path: its manifest cannot be read", where=str(path / MANIFEST),
                          mend="delete the folder to have it made again") from error
     keys = {"version", "vocabulary", "tokenizer", "stage", "packing", "settings", "sets", "origin_files", "audits", "files"}
-    if not isinstance(manifest, dict) or not keys <= manifest.keys() or manifest["version"] != _VERSION:
+    if not isinstance(manifest, dict) or not keys <= manifest.keys() or manifest["version"] != _VERSION or (
+            not isinstance(manifest["settings"], dict)):
         raise InputError("tokenized_path: the folder was not written by this version of tunewright", where=str(path),
                          mend="delete it to have it made again, or name another")
     return manifest

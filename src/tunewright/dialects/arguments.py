@@ -6,9 +6,9 @@ Accepted: `FILE`, `key=value`, `group.key=value`, `--key value`, `--key=value`, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tunewright.config.refused.table import refusers
 from tunewright.config.table import names_in
@@ -57,7 +57,7 @@ def _is_key(text: str) -> bool:
 def refuse_bare_names(files: Sequence[str]) -> None:
     """Raise UsageError for a parameter's name where a file is wanted: `lora_rank 4` or `lora_rank = 4` for `lora_rank=4`."""
     for position, word in enumerate(files):
-        if split_name(word)[0] in _known_names() and not Path(word).exists():
+        if split_name(word)[0] in _known_names() and not os.path.exists(word):
             value = next((one for one in files[position + 1:] if one != "="), "VALUE")
             raise UsageError(f"{word}: a setting without a value", where=WHERE, mend=f"write {word}={value}")
 
@@ -94,7 +94,7 @@ def _is_known(name: str) -> bool:
 
 def _is_token(name: str, word: str) -> bool:
     """Whether the word after a switch that other trainers give a secret to is one, and must not be taken for a file and shown."""
-    return name in TOKEN_VARIABLES and not word.startswith("-") and "=" not in word and not Path(word).exists()
+    return name in TOKEN_VARIABLES and not word.startswith("-") and "=" not in word and not os.path.exists(word)
 
 
 def is_switch(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ def parted(translation: Translation, reading: Reading) -> Translation:
     if translation.dialect not in _APART or len(data.dataset) != 1 or data.eval_dataset or "dataset_dir" in reading.given:
         return translation
     path = Path(data.dataset[0]) if isinstance(data.dataset[0], str) else None
-    if path is None or path.parent == Path() or not path.is_file() or Path(path.name).exists():
+    if path is None or path.parent == Path() or not os.path.isfile(path) or os.path.exists(path.name):
         return translation
     folder = path.parent
     if path.suffix.lower() == ".csv":

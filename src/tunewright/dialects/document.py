@@ -5,6 +5,7 @@ Refused with file and line: duplicate keys, tags, more than 100 aliases, nesting
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,10 @@ def read_document(path: str) -> Document:
 
 def _read_text(path: str) -> str:
     file = Path(path)
+    if not os.path.exists(file):  # False too for a name that no file can have
+        refuse("no such file", where=path, mend=_other_files(file))
     if file.is_dir():
         refuse("is a directory, not a configuration file", where=path, mend="name a YAML or JSON file")
-    if not file.exists():
-        refuse("no such file", where=path, mend=_other_files(file))
     if file.suffix.lower() in _DATA_ENDINGS:
         refuse("holds rows, not settings", where=path, mend=f"to train on it, write dataset={path}")
     if file.stat().st_size > MAX_BYTES:
@@ -71,7 +72,7 @@ def _read_text(path: str) -> str:
 def _other_files(file: Path) -> str:
     from tunewright.config.table import nearest
 
-    beside = file.parent if file.parent.is_dir() else Path()
+    beside = file.parent if os.path.isdir(file.parent) else Path()
     names = [one.name for one in sorted(beside.iterdir())[:1000] if one.suffix in (".yaml", ".yml", ".json") or (
         not file.suffix and one.is_dir())]
     close = nearest(file.name, names, 1)

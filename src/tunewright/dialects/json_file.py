@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from bisect import bisect_left
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
@@ -20,6 +22,8 @@ def parse(text: str, path: str) -> tuple[Any, dict[KeyPath, int]]:
         values = json.loads(text, parse_constant=_Constant)
     except json.JSONDecodeError as error:
         refuse(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}:{error.colno}", mend="correct the syntax there")
+    except ValueError:
+        refuse("holds a number of thousands of digits", where=path, mend="write a number that a parameter can have")
     except RecursionError:
         too_deep(path)
     scan = _Scan(text, path)
@@ -38,6 +42,7 @@ class _Scan:
         self.text = text
         self.path = path
         self.lines: dict[KeyPath, int] = {}
+        self.breaks = [found.start() for found in re.finditer("\n", text)]
 
     def skip(self, position: int) -> int:
         while position < len(self.text) and self.text[position] in _SPACE:
@@ -45,7 +50,7 @@ class _Scan:
         return position
 
     def line(self, position: int) -> int:
-        return self.text.count("\n", 0, position) + 1
+        return bisect_left(self.breaks, position) + 1
 
     def value(self, position: int, keys: KeyPath, depth: int) -> int:
         """The position after the value that begins at `position`."""

@@ -13,6 +13,9 @@ from tunewright.errors import refuse
 _PREFIX = "tag:yaml.org,2002:"
 _OLD_NUMBER = re.compile(r"[+-]?0[\d_]+|.*:.*")
 """What only YAML 1.1 takes for a number, with a base of its own: 010 is 8, 1:30 is 90. It stays a text, whose parameter decides."""
+_MOST_BITS = 14_000
+"""Of an integer: 0x and 5,000 digits is one that Python does not print."""
+_WRONG = object()
 _SCALARS = ("null", "bool", "int", "float", "str", "timestamp")
 
 
@@ -100,9 +103,13 @@ class _Walk:
         if kind in ("timestamp", "str") or (kind in ("int", "float") and _OLD_NUMBER.fullmatch(node.value)):
             return node.value
         try:
-            return self.loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
-            refuse(f"'{node.value}' is not a valid {kind}", where=where, mend="put a text in quotes")
+            value = self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError):
+            value = _WRONG
+        if value is _WRONG or (isinstance(value, int) and value.bit_length() > _MOST_BITS):
+            shown = node.value if len(node.value) <= 60 else f"{node.value[:57]}..."
+            refuse(f"'{shown}' is not a valid {kind}", where=where, mend="put a text in quotes")
+        return value
 
     def _mapping(self, node: yaml.MappingNode, keys: KeyPath) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -191,7 +191,8 @@ def reopened(directory: Path) -> PreTrainedModel:
     """The exported files as a user opens them: plain transformers, nothing of ours."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, trust_remote_code=False, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto")
     return cast("PreTrainedModel", model.eval())
 
 

@@ -154,10 +154,12 @@ def convert(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with contextlib.redirect_stderr(io.StringIO()):  # Progress bars, on a screen that has a line for this phase already.
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, trust_remote_code=False, local_files_only=True)
         tokenizer.model_max_length = CONTEXT_TOKENS
         _check_tokenizer(tokenizer)
-        model = _unquantised(AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32))
+        model = _unquantised(AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, local_files_only=True))
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
@@ -172,7 +174,8 @@ def _unquantised(loaded: PreTrainedModel) -> PreTrainedModel:
     settings.pop("_name_or_path", None)
     settings.pop("_model_name_or_path", None)
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
+        plain = AutoModelForCausalLM.from_config(
+            type(loaded.config).from_dict(settings), dtype=torch.float32, trust_remote_code=False)
     # Buffers that no file holds (rotary frequencies) stay on meta, which saving never reads.
     plain.load_state_dict(loaded.state_dict(), strict=True, assign=True)
     plain.tie_weights()

@@ -10,8 +10,9 @@ import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, cast
 
 from tunewright.config.model import ModelConfig
 from tunewright.errors import refuse, require
@@ -35,6 +36,12 @@ STEERING_KEYS: Final = frozenset({
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 """What may be the name of a hub repository."""
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_DEEPEST: Final = 64
+"""Levels of a JSON file that any model has a use for; what walks over it may be recursive."""
+_LONGEST_HEADER: Final = 100_000_000
+"""Bytes of a safetensors header; the limit of its own library."""
+_MOST_AXES: Final = 32
+INDEX: Final = "model.safetensors.index.json"
 _WEIGHTS: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -113,9 +120,29 @@ def read_json_object(file: Path) -> dict[str, Any]:
         refuse(f"not valid JSON: {error.msg} (column {error.colno})", where=f"{file}:{error.lineno}", mend="fetch the file again")
     except UnicodeDecodeError as error:
         refuse(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(file), mend="fetch the file again")
+    except ValueError:
+        refuse("holds a number of thousands of digits", where=str(file), mend="the file is damaged or hostile: fetch it again")
+    except RecursionError:
+        _too_deep(file)
+    if _is_deeper(loaded, _DEEPEST):
+        _too_deep(file)
     if not isinstance(loaded, dict):
         refuse(f"holds a {type(loaded).__name__}, not an object", where=str(file), mend="fetch the file again")
     return loaded
+
+
+def _too_deep(file: Path) -> NoReturn:
+    refuse(f"nested deeper than {_DEEPEST} levels", where=str(file), mend="the file is damaged or hostile: fetch it again")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie inside each other more than `levels` deep."""
+    inside = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels + 1):
+        inside = [one for held in inside for one in (held.values() if isinstance(held, dict) else held) if isinstance(one, dict | list)]
+        if not inside:
+            return False
+    return True
 
 
 def check_sizes(config: Mapping[str, Any], file: Path) -> None:
@@ -140,14 +167,8 @@ def without_steering(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_weights(directory: Path) -> None:
     """Raise `InputError` unless the safetensors files are all there and as long as their headers say."""
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json_object(index).get("weight_map", {})
-        require(isinstance(shards, dict) and bool(shards) and all(isinstance(name, str) for name in shards.values()),
-                "has no weight_map", where=str(index), mend="fetch the file again")
-        for name in sorted(set(shards.values())):
-            require(Path(name).name == name, f"names a weights file outside the directory: {name}", where=str(index),
-                    mend="the file is hostile: do not use this model")
+    if (directory / INDEX).is_file():
+        for name in shards_of(directory):
             read_tensor_header(directory / name)
     elif (directory / "model.safetensors").is_file():
         read_tensor_header(directory / "model.safetensors")
@@ -160,10 +181,23 @@ def check_weights(directory: Path) -> None:
         refuse(f"model directory {directory} has no model.safetensors", mend=mend)
 
 
+def shards_of(directory: Path) -> list[str]:
+    """The names of the weights files that the index of a directory names. Raises `InputError` for one that is elsewhere."""
+    index = directory / INDEX
+    shards = read_json_object(index).get("weight_map", {})
+    require(isinstance(shards, dict) and bool(shards) and all(isinstance(name, str) for name in shards.values()),
+            "has no weight_map", where=str(index), mend="fetch the file again")
+    for name in shards.values():
+        require(Path(name).name == name, f"names a weights file outside the directory: {name}", where=str(index),
+                mend="the file is hostile: do not use this model")
+    return sorted(set(shards.values()))
+
+
 def read_tensor_header(file: Path) -> dict[str, dict[str, Any]]:
     """Name -> {dtype, shape, data_offsets} of a safetensors file whose length agrees with its header.
 
-    Raises `InputError` naming the file and the bytes it should have and has.
+    Raises `InputError` naming the file and the bytes it should have and has, or the tensor that is not described as the format wants:
+    a shape, and a place behind that of the tensor before it.
     """
     if not file.is_file():
         refuse(f"weights file missing: {file}", mend="fetch the model again")
@@ -176,15 +210,37 @@ def read_tensor_header(file: Path) -> dict[str, dict[str, Any]]:
         if length < 2 or 8 + length > have:
             refuse(f"weights file truncated or not safetensors: {file}: its header needs {8 + length} bytes, it has {have}",
                    mend="fetch the file again")
+        require(length <= _LONGEST_HEADER, f"weights file damaged: {file}: its header has {length} bytes, more than {_LONGEST_HEADER}",
+                mend="fetch the file again")
         try:
-            header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
-        except ValueError:
+            header = json.loads(stream.read(length))
+        except (ValueError, RecursionError):
             refuse(f"weights file damaged: {file}: its header is not JSON", mend="fetch the file again")
+    require(isinstance(header, dict), f"weights file damaged: {file}: its header is not an object", mend="fetch the file again")
     header.pop("__metadata__", None)
-    want = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    want = 8 + length + _end_of_tensors(header, file)
     require(have == want, f"weights file truncated or damaged: {file}: needs {want} bytes, has {have}",
             mend="fetch the file again")
-    return header
+    return cast("dict[str, dict[str, Any]]", header)
+
+
+def _end_of_tensors(header: Mapping[str, Any], file: Path) -> int:
+    """Where the last tensor ends, once each is known to have a shape and to begin where the one before it ends."""
+    for name, entry in header.items():
+        is_good = isinstance(entry, dict) and isinstance(entry.get("dtype"), str) and _are_sizes(entry.get("shape"), _MOST_AXES) and (
+            _are_sizes(entry.get("data_offsets"), 2) and len(entry["data_offsets"]) == 2)
+        require(is_good, f"weights file damaged: {file}: {name!r} has no dtype, shape and place", mend="fetch the file again")
+    end = 0
+    for name, (first, last) in sorted(((name, entry["data_offsets"]) for name, entry in header.items()), key=itemgetter(1)):
+        require(first == end <= last, f"weights file damaged: {file}: {name!r} lies at bytes {first} to {last}, the tensor before it "
+                f"ends at {end}", mend="fetch the file again")
+        end = last
+    return end
+
+
+def _are_sizes(value: Any, most: int) -> bool:
+    return isinstance(value, list) and len(value) <= most and all(
+        isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63 for one in value)
 
 
 def check_path_fields(directory: Path) -> None:

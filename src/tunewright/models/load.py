@@ -13,6 +13,7 @@ from tunewright.errors import InputError, missing_package, refuse, require
 from tunewright.models.directory import check_config, check_directory, check_sizes, check_weights, find_model
 from tunewright.models.families import fused_experts, vocabulary_rows
 from tunewright.models.quantised import quantised
+from tunewright.models.unopened import require_gguf
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def build_config(directory: Path) -> PretrainedConfig:
 
     Raises `InputError` if there is no such class or the class refuses the values.
     """
-    from transformers import CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, PretrainedConfig
     from transformers import __version__ as version
 
     values = check_config(directory)
@@ -79,9 +80,14 @@ def build_config(directory: Path) -> PretrainedConfig:
     require(isinstance(kind, str) and kind in CONFIG_MAPPING, f"model_type {kind!r} is not known to transformers {version}",
             where=where, mend="use a newer transformers, or trust_remote_code if you have read the model's own code")
     try:
-        return CONFIG_MAPPING[kind].from_dict(values)
+        built: PretrainedConfig = CONFIG_MAPPING[kind].from_dict(values)
+        inner = built.get_text_config()
     except (KeyError, ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
         raise _unbuildable(error, where) from error
+    name = next((key for key in values if getattr(built, key, None) is inner), "")
+    require(isinstance(inner, PretrainedConfig), f"{name}: a {kind} has no model within the model", where=where,
+            mend="fetch the model again")
+    return built
 
 
 def attention_implementation(model: ModelConfig) -> str | None:
@@ -181,9 +187,11 @@ def _load_gguf(directory: Path, model: ModelConfig, attention: str | None, dtype
 
     name = str(model.gguf_file)
     file = directory / name
-    require(file.is_file() and Path(name).name == name, f"gguf_file: no file {name} in {directory}",
-            mend=f"there are: {', '.join(sorted(path.name for path in directory.glob('*.gguf'))) or 'none'}")
-    config = AutoConfig.from_pretrained(directory, gguf_file=name, trust_remote_code=False, local_files_only=True)
+    require_gguf(directory, name)
+    try:
+        config = AutoConfig.from_pretrained(directory, gguf_file=name, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        refuse(f"the GGUF file cannot be read: {' '.join(str(error).split())[:300]}", where=str(file), mend="use another file")
     check_sizes(config.to_dict(), file)
     loaded = AutoModelForCausalLM.from_pretrained(
         directory, config=stretched(config, model, length_tokens), gguf_file=name, dtype=dtype, attn_implementation=attention,

@@ -55,6 +55,8 @@ def with_known_quantisation(config: Mapping[str, Any], file: Path) -> dict[str, 
     if said is None:
         return {key: value for key, value in config.items() if key != "quantization_config"}
     method = said.get("quant_method", "an unnamed method") if isinstance(said, Mapping) else "an unnamed method"
+    if not isinstance(method, str):
+        method = "an unnamed method"
     if method != BITSANDBYTES:
         package = f"; they need the package {_PACKAGES[method]}, which is not used here" if method in _PACKAGES else ""
         refuse(f"the weights are quantised ({method}), and only those of bitsandbytes can be opened{package}", where=str(file),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from tunewright.config.model import ModelConfig, TokenizerConfig
 from tunewright.errors import refuse, require
-from tunewright.models.directory import HUB_ID, check_path_fields, download, find_model
+from tunewright.models.directory import HUB_ID, check_path_fields, download, find_model, read_json_object
 from tunewright.models.new_tokens import add_new_tokens
-from tunewright.models.unopened import TOKENIZER_FILES
+from tunewright.models.unopened import TOKENIZER_FILES, require_gguf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,17 +39,32 @@ def load_tokenizer(model: ModelConfig, tokenizer: TokenizerConfig) -> PreTrained
     require(model.gguf_file is not None or any((directory / name).is_file() for name in TOKENIZER_FILES),
             f"model directory {directory} has no tokenizer files", mend=f"one of {', '.join(TOKENIZER_FILES)} is needed")
     check_path_fields(directory)
+    if model.gguf_file is not None:
+        require_gguf(directory, model.gguf_file)
     source = {"gguf_file": model.gguf_file} if model.gguf_file else {}
     try:
         loaded = AutoTokenizer.from_pretrained(
             directory, split_special_tokens=tokenizer.split_special_tokens,
             trust_remote_code=model.trust_remote_code, local_files_only=True, **source)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         refuse(f"the tokenizer files cannot be read: {reason}", where=str(directory), mend="fetch the model again")
+    _check_names(loaded, directory)
     set_padding_token(loaded, directory)
     add_new_tokens(loaded, tokenizer)
     return loaded
+
+
+def _check_names(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Raise `InputError` if tokenizer_config.json has keys that name parts of the tokenizer object: to save it would write those parts."""
+    from tokenizers import AddedToken
+
+    file = directory / "tokenizer_config.json"
+    said = read_json_object(file) if file.is_file() else {}
+    values = str | int | float | list | tuple | dict | AddedToken | None
+    parts = sorted(key for key in said if not isinstance(getattr(tokenizer, key, None), values))
+    require(not parts, f"{', '.join(parts)}: no setting, but a part of every tokenizer", where=str(file),
+            mend="the file is damaged or hostile: fetch the model again")
 
 
 def tokenizer_directory(model: ModelConfig, tokenizer: TokenizerConfig) -> Path:

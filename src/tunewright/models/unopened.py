@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunewright.errors import refuse, require
-from tunewright.models.directory import read_config_json, read_json_object, read_tensor_header
+from tunewright.models.directory import INDEX, read_config_json, read_json_object, read_tensor_header, shards_of
+from tunewright.models.gguf_header import read_gguf_header
 from tunewright.models.quantised import shapes_in
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -69,7 +70,8 @@ def own_template(directory: Path) -> tuple[str, Path] | None:
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).is_file():
             said = read_json_object(directory / name).get("chat_template")
-            several = {one["name"]: one["template"] for one in said} if isinstance(said, list) else {}
+            listed = [one for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
+            several = {str(one.get("name")): one.get("template") for one in listed}
             text = several.get("default") if several else said
             if isinstance(text, str) and text:
                 return text, directory / name
@@ -78,16 +80,16 @@ def own_template(directory: Path) -> tuple[str, Path] | None:
 
 def tensor_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every weight in the weights files, from their headers; of packed ones that of the numbers."""
-    index = directory / "model.safetensors.index.json"
-    names = sorted(set(read_json_object(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    names = shards_of(directory) if (directory / INDEX).is_file() else ["model.safetensors"]
     return {name: shape for file in names for name, shape in shapes_in(directory / file, read_tensor_header(directory / file)).items()}
 
 
 def require_gguf(directory: Path, name: str) -> None:
-    """Raise `InputError` unless the directory holds the GGUF file."""
+    """Raise `InputError` unless the directory holds the GGUF file, whole as far as its header tells."""
     there = ", ".join(sorted(path.name for path in directory.glob("*.gguf"))) or "none"
     if not ((directory / name).is_file() and Path(name).name == name):
         refuse(f"gguf_file: no file {name} in {directory}", mend=f"there are: {there}")
+    read_gguf_header(directory / name)
 
 
 def _ids(said: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from tunewright.config.alignment import WITHOUT_REFERENCE
 from tunewright.config.literals import show
@@ -151,7 +151,7 @@ def reward_model_of_another_type(case: Case) -> list[Broken]:
         return [Broken("reward_model", f"{given.reward_model} is an address, but reward_model_type is {given.reward_model_type}",
                        "set reward_model_type: api")]
     is_path = given.reward_model.startswith((".", "/", "~")) or given.reward_model.count("/") != 1
-    is_there = Path(given.reward_model).expanduser().is_dir()
+    is_there = os.path.isdir(os.path.expanduser(given.reward_model))
     return [Broken("reward_model", f"path not found: {given.reward_model}", "give what a run of stage rm wrote")] if (
         is_path and not is_there) else []
 

@@ -187,7 +187,7 @@ RULES = (
          purposes=("train",)),
     Rule("nothing-to-preview", ("dataset", "eval_dataset"), nothing_to_preview, "give a file, a folder or a name in dataset_info.json",
          purposes=("preview",)),
-    Rule("no-output", ("output_dir",), no_output, "give the directory for checkpoints and results", purposes=("train",)),
+    Rule("no-output", ("output_dir",), no_output, "give the directory for checkpoints and results", purposes=("train", "predict")),
     Rule("no-export", ("export_dir",), no_export, "give the directory for the exported model", purposes=("export",)),
     Rule("nothing-to-do", ("do_train", "do_eval", "do_predict"), nothing_to_do, "set do_train: true", purposes=("train",)),
     Rule("extra-work-without-data", ("do_eval", "do_predict", "eval_dataset", "val_size"), extra_work_without_data,

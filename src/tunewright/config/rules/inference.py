@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from tunewright.config.generation_file import FIELDS, GenerationFile, read_generation_file
@@ -69,15 +70,15 @@ def merged_model_is_there(case: Case) -> list[Broken]:
 def merged_directory(export_dir: str | None, output_dir: str | None) -> Path | None:
     """Where merge_lora_and_save writes."""
     if export_dir:
-        return Path(export_dir).expanduser()
-    return Path(output_dir).expanduser() / "merged" if output_dir else None
+        return Path(os.path.expanduser(export_dir))
+    return Path(os.path.expanduser(output_dir)) / "merged" if output_dir else None
 
 
 def tokenizer_not_found(case: Case) -> str | None:
     name = case.run.tokenizer.tokenizer_name_or_path
-    if name is None or Path(name).expanduser().is_dir():
+    if name is None or os.path.isdir(os.path.expanduser(name)):
         return None
-    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith("/") or Path(name).exists()
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith("/") or os.path.exists(name)
     return f"no such directory: {name}" if is_path else None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tunewright.config.data import named_sets
 from tunewright.config.derive import packs
@@ -73,7 +73,7 @@ def _is_here(run: RunConfig) -> bool:
     """Whether model, tokenizer and adapters are directories of this machine."""
     named = [run.model.model_name_or_path or "", *run.model.adapter_name_or_path]
     named += [run.tokenizer.tokenizer_name_or_path] if run.tokenizer.tokenizer_name_or_path else []
-    return all(name == "demo" or Path(name).expanduser().is_dir() for name in named if name)
+    return all(name == "demo" or os.path.isdir(os.path.expanduser(name)) for name in named if name)
 
 
 UNREAD = (

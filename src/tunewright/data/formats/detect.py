@@ -122,7 +122,8 @@ def _tags(form: str, messages: list[Any]) -> Mapping[str, str]:
     usual = TAG_DEFAULTS[form]
     if form == "parts":
         return usual
-    said = {message.get(usual["role_tag"]) for message in messages if isinstance(message, Mapping)}
+    roles = (message.get(usual["role_tag"]) for message in messages if isinstance(message, Mapping))
+    said = {role for role in roles if isinstance(role, str)}
     if not said & {usual["user_tag"], usual["assistant_tag"]}:
         for names in _NAMES:
             if {names["user_tag"], names["assistant_tag"]} <= said:

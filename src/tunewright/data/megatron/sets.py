@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -151,7 +152,7 @@ def open_set(one: Weighed, data: DataConfig, key: str) -> OpenSet:
 
 def _located(name: str, folder: Path, key: str) -> Path:
     """The prefix from the working directory, else from `dataset_dir`; naming one of the two files is as good."""
-    places = [prefix_of(place / Path(name).expanduser()) for place in (Path(), folder)]
+    places = [prefix_of(place / os.path.expanduser(name)) for place in (Path(), folder)]
     for prefix in places:
         if bin_path(prefix).exists() or idx_path(prefix).exists():
             return prefix
