@@ -20,8 +20,9 @@ SIGPIPE_EXIT: Final = 141
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is that of house rules: 0, or that of the error, told in one line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words or os.environ.get("TUNEWRIGHT_DEBUG") == "1"
-    words = [word for word in words if word != "--debug"]
+    if "--debug" in words:
+        os.environ["TUNEWRIGHT_DEBUG"] = "1"  # for the processes of other ranks, too
+        words = [word for word in words if word != "--debug"]
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGPIPE_EXIT
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
+        if os.environ.get("TUNEWRIGHT_DEBUG") == "1":
             traceback.print_exc()
         return _report(error)
 

@@ -28,6 +28,8 @@ LISTEN_FD = "TUNEWRIGHT_LISTEN_FD"
 """Environment variable of rank 0: the socket, already listening, on which it serves the ranks' meeting point."""
 PARENT_FD = "TUNEWRIGHT_PARENT_FD"
 """Environment variable of every launched rank: a pipe that ends when the launcher dies."""
+STEPS_FD = "TUNEWRIGHT_STEPS_FD"
+"""Environment variable of every launched rank: memory in which each notes the last step that it took, 8 bytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,10 @@ def _watch_parent() -> None:
 
 @contextmanager
 def lost_rank_named(ranks: Ranks, doing: str) -> Iterator[None]:
-    """Turn the communication library's error into LostRankError that says which rank noticed, and during what."""
+    """Turn the communication library's error into LostRankError that says which rank noticed, and during what; a lone process has none."""
+    if ranks.world_size == 1:
+        yield
+        return
     from torch.distributed import DistError
 
     try:
@@ -153,9 +158,22 @@ def lost_rank_named(ranks: Ranks, doing: str) -> Iterator[None]:
 
 def _lost(ranks: Ranks, doing: str, error: Exception) -> LostRankError:
     reason = str(error).strip().splitlines()[0]
+    after = _after(int(os.environ[STEPS_FD]), ranks.rank) if STEPS_FD in os.environ else ""
     return LostRankError(
-        f"rank {ranks.rank} of {ranks.world_size} lost contact with another rank while {doing} ({reason})",
+        f"rank {ranks.rank} of {ranks.world_size} lost contact with another rank while {doing}{after} ({reason})",
         mend="see what the other rank printed, then start again to continue from the last checkpoint")
+
+
+def tell_step(ranks: Ranks, step: int) -> None:
+    """Note that this rank took a step, for whoever tells of it once it is lost."""
+    if STEPS_FD in os.environ:
+        os.pwrite(int(os.environ[STEPS_FD]), step.to_bytes(8, "little"), 8 * ranks.rank)
+
+
+def _after(steps: int, rank: int) -> str:
+    """` after step N`, where the rank said so."""
+    step = int.from_bytes(os.pread(steps, 8, 8 * rank), "little")
+    return f" after step {step}" if step else ""
 
 
 def _device() -> Any:
@@ -265,6 +283,7 @@ def launch_ranks(command: Sequence[str], num_processes: int, *, grace_s: float =
     """
     listener = socket.create_server(("127.0.0.1", 0), backlog=num_processes)
     alive_read, alive_write = os.pipe()
+    steps = os.memfd_create("steps")
     ranks: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
 
@@ -277,31 +296,39 @@ def launch_ranks(command: Sequence[str], num_processes: int, *, grace_s: float =
     with listener, _handled((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), pass_on):
         try:
             for rank in range(num_processes):
-                ranks.append(_start_rank(command, Ranks(rank, num_processes, rank), listener, alive_read))
+                ranks.append(_start_rank(command, Ranks(rank, num_processes, rank), listener, (alive_read, steps)))
             os.close(alive_read)
             ended = _ended(ranks, grace_s)
             for rank in sorted(set(range(num_processes)) - {one for one, _ in ended}):
-                print(f"rank {rank} did not end by itself within {grace_s:g} s of the failure and is killed", file=sys.stderr)
-            return _job_code(ended, asked)
+                print(f"rank {rank} does not answer{_after(steps, rank)}; {grace_s:g} s after the failure it is killed", file=sys.stderr)
+            return _job_code(ended, asked, steps)
         finally:
             for process in ranks:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
             os.close(alive_write)
+            os.close(steps)
 
 
-def _start_rank(command: Sequence[str], ranks: Ranks, listener: socket.socket, alive: int) -> subprocess.Popen[bytes]:
-    """One rank in a session of its own, so that a Ctrl-C of the terminal reaches it once, through the launcher."""
-    inherited = [alive, listener.fileno()] if ranks.is_main else [alive]
+def _start_rank(command: Sequence[str], ranks: Ranks, listener: socket.socket, shared: tuple[int, int]) -> subprocess.Popen[bytes]:
+    """One rank in a session of its own, so that a Ctrl-C of the terminal reaches it once, through the launcher. `shared`: the
+    descriptors of the pipe and of the steps."""
+    environment = environment_of(ranks, listener, shared)
+    inherited = [*shared, listener.fileno()] if ranks.is_main else shared
+    return subprocess.Popen(list(command), env=environment, pass_fds=inherited, start_new_session=True)
+
+
+def environment_of(ranks: Ranks, listener: socket.socket, shared: tuple[int, int]) -> dict[str, str]:
+    """The environment of a launched rank."""
     cores = str(max(1, (os.cpu_count() or 1) // ranks.world_size))
     environment = {
         "OMP_NUM_THREADS": cores, **os.environ, "RANK": str(ranks.rank), "LOCAL_RANK": str(ranks.local_rank),
         "WORLD_SIZE": str(ranks.world_size), "LOCAL_WORLD_SIZE": str(ranks.world_size), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(listener.getsockname()[1]), PARENT_FD: str(alive)}
+        "MASTER_PORT": str(listener.getsockname()[1]), PARENT_FD: str(shared[0]), STEPS_FD: str(shared[1])}
     if ranks.is_main:
         environment[LISTEN_FD] = str(listener.fileno())
-    return subprocess.Popen(list(command), env=environment, pass_fds=inherited, start_new_session=True)
+    return environment
 
 
 @contextmanager
@@ -330,15 +357,20 @@ def _ended(ranks: Sequence[subprocess.Popen[bytes]], grace_s: float) -> list[tup
     return ended
 
 
-def _job_code(ended: Sequence[tuple[int, int]], asked: Sequence[int]) -> int:
-    """The job's exit code; `asked` are the signals that the launcher itself was sent."""
+def _job_code(ended: Sequence[tuple[int, int]], asked: Sequence[int], steps: int) -> int:
+    """The job's exit code; `asked` are the signals that the launcher itself was sent. Tells which rank was the first to fail, where the
+    others lost it."""
     killed = [(rank, -code) for rank, code in ended if code < 0]
     if killed and asked:
         return 128 + asked[-1]
     if killed:
         rank, number = killed[0]
-        print(f"rank {rank} was ended by {signal.Signals(number).name}; start again to continue from the last checkpoint",
-              file=sys.stderr)
+        print(f"rank {rank} was ended by {signal.Signals(number).name}{_after(steps, rank)}; start again to continue from the last "
+              "checkpoint", file=sys.stderr)
         return LostRankError.exit_code
+    if any(code == LostRankError.exit_code for _, code in ended):
+        first = next(((rank, code) for rank, code in ended if code != LostRankError.exit_code), None)
+        if first is not None:
+            print(f"rank {first[0]} ended with exit code {first[1]}{_after(steps, first[0])}, the others lost it", file=sys.stderr)
     own = [code for _, code in ended if code not in (0, LostRankError.exit_code)]
     return own[0] if own else max((code for _, code in ended), default=0)

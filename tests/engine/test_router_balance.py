@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.effects.engine_runs import losses, run
-from tests.engine.resuming import Workspace
 from tunewright.config.losses import LossConfig
 from tunewright.data.collate import Example
 from tunewright.engine.assemble import collation
@@ -22,6 +21,7 @@ from tunewright.errors import InputError
 from tunewright.kernels.packed_attention import register
 from tunewright.losses.routers import balance_loss, expert_counts, probability_sums
 from tunewright.runtime import Ranks
+from tunewright.selftest.workspace import Workspace
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 
@@ -134,7 +134,7 @@ def test_a_model_without_routers_is_refused() -> None:
 def test_a_run_logs_and_adds_it(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, changes: dict[str, Any]) -> None:
     """The first loss is the plain one plus the weighted auxiliary loss that is logged beside it."""
     from tests.effects.engine_runs import history
-    from tests.harness.tiny import write_model, write_rows
+    from tunewright.selftest.tiny import write_model, write_rows
 
     path = tmp_path_factory.mktemp("moe")
     write_model(path / "model", kind="qwen3_moe")

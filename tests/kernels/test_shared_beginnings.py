@@ -134,12 +134,12 @@ def test_how_much_is_shared(second: Example, prefix: int) -> None:
     assert (None if batch.prefixes is None else batch.prefixes.tolist()) == ([0, prefix] if prefix else None)
 
 
-def told(kind: str = "llama", slow_paths: tuple[str, ...] = (), noise: float | None = None, attention: str = "tunewright_packed",
-         **configured: Any) -> str:
+def told(kind: str = "llama", slow_paths: tuple[str, ...] = (), attention: str = "tunewright_packed",
+         loss: dict[str, float] | None = None, **configured: Any) -> str:
     """Why a tiny model with these settings shares nothing."""
     settings = run()
     settings = replace(settings, kernels=replace(settings.kernels, slow_paths=slow_paths), loss=replace(
-        settings.loss, neftune_noise_alpha=noise))
+        settings.loss, **(loss or {})))
     model = tiny(kind)
     for name, value in configured.items():
         setattr(model.config, name, value)
@@ -151,8 +151,9 @@ def told(kind: str = "llama", slow_paths: tuple[str, ...] = (), noise: float | N
 def test_what_is_drawn_or_counted_for_every_token_is_not_shared() -> None:
     """Dropout, NEFTune and auxiliary losses would draw or count once for all rows."""
     assert told(attention_dropout=0.1) == "dropout is drawn for each row"
-    assert told(noise=5.0) == "neftune_noise_alpha is drawn for each row"
+    assert told(loss={"neftune_noise_alpha": 5.0}) == "neftune_noise_alpha is drawn for each row"
     assert told("qwen3_moe", output_router_logits=True) == "the routers' auxiliary loss counts tokens"
+    assert told("qwen3_moe", loss={"moe_aux_loss_coef": 0.1}) == "the routers' auxiliary loss counts tokens"
     assert told(attention="flash_attention_2") == "attention flash_attention_2 is not told of shared prompts"
     assert told(slow_paths=("prefix",)) == "slow_paths asks for it"
     padded = KernelPlan("sdpa", False, ())

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tests.harness.tiny import DELTA_NET
 from tests.kernels.test_isolation import SHAPE, tiny
 from tunewright.config.kernels import KernelsConfig
 from tunewright.errors import InputError
 from tunewright.kernels import variants
 from tunewright.kernels.compilation import compile_layers, compiled_graphs
 from tunewright.kernels.variants import choose_variants, computes_on_gpu
+from tunewright.selftest.tiny import DELTA_NET
 
 IDS = torch.randint(64, (2, 23), generator=torch.Generator().manual_seed(1))
 

@@ -113,21 +113,26 @@ def _train(run: RunConfig, rows: Rows, ranks: Ranks, around: Surroundings) -> Me
     from tunewright.durable import SMALL, storage_errors
     from tunewright.engine.cards import card_facts, write_card
     from tunewright.engine.online import with_rollouts
-    from tunewright.engine.resume import begin
+    from tunewright.engine.resume import begin, demand_same_settings
     from tunewright.engine.roles import open_others
+    from tunewright.engine.run_settings import settings_of_run
     from tunewright.engine.training import execute, prepare
     from tunewright.planning.decide import decide
 
     stop, say, uploads = around
     start = begin(run, ranks, say)
+    train, settings = rows.prepared.train, None
+    if train is not None:
+        run, estimate = decide(run, train, ranks, None if start.checkpoint is None else start.checkpoint.settings)
+        for line in estimate:
+            say(line)
+    if train is not None and start.checkpoint is not None:  # before anything is opened or written
+        settings = settings_of_run(run, train, ranks)
+        demand_same_settings(start.checkpoint, settings, run.run.allow_change)
     if ranks.is_main:
         with storage_errors(start.store.root, SMALL):
             rows.prepared.audit.write(start.store.root / "data_audit.jsonl")
-    if rows.prepared.train is not None:
-        run, estimate = decide(run, rows.prepared.train, ranks, None if start.checkpoint is None else start.checkpoint.settings)
-        for line in estimate:
-            say(line)
-    parts = replace(_open(run, rows, start), uploads=uploads)
+    parts = replace(_open(run, rows, start), uploads=uploads, known_settings=settings)
     for line in (*parts.kernels.reasons, *coverage(parts.model).lines()):
         say(line)
     parts = with_rollouts(replace(parts, others=open_others(parts)))

@@ -43,6 +43,9 @@ class OptimizerConfig:
         llamafactory="max_grad_norm",
         cli_reference="max_grad_norm", sft_json=Alias("max_grad_norm", default=0.3),
         qlora_script=Alias("max_grad_norm", default=0.3), mindspeed_fsdp2="max_grad_norm")
+    max_nonfinite_steps: int = param(
+        3, "Steps in a row with a loss or gradient that is not finite at which the run stops; those before are not applied, and the "
+        "schedule goes on. 1 stops at the first.", unit="steps", minimum=1, maximum=10000)
     optim_args: Mapping[str, Any] | None = param(
         None, "Further arguments of the optimizer.", llamafactory=Alias("optim_args", convert="mapping"),
         example="scale_parameter=False")

@@ -35,6 +35,9 @@ class RunControl:
         "auto", "Checkpoint to continue from: a directory, `auto` (the newest intact one of this run, if any) or `none`.",
         llamafactory=Alias("resume_from_checkpoint", convert="resume_path"), recorded=False,
         mindspeed_fsdp2=Alias("resume_from_checkpoint", default="none", convert="resume_or_none"))
+    stop_after: int | None = param(
+        None, "Save a checkpoint and end, as after a signal, once this process took so many steps; the schedule stays that of the whole "
+        "run, which the same command goes on with.", unit="steps", minimum=1, recorded=False, example="500")
     allow_change: tuple[str, ...] = param(
         (), "Parameters that may differ from the interrupted run on resume.", recorded=False, example="learning_rate")
     seed: int = param(

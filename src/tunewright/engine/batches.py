@@ -8,23 +8,25 @@ all ranks and micro-batches, the first one of the last: a function of the order 
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from tunewright.data.collate import Batch, Example, without_labels
 from tunewright.data.collate_feedback import WithPartners
 from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice, sortish_order
+from tunewright.engine.workers import WorkerWatch, end_with_rank, watched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tunewright.data.audit import Note
+    from tunewright.data.records import Origin
 
 Collate = Callable[[Sequence[Example]], Batch]
 
@@ -40,6 +42,15 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """A set that knows where its examples came from."""
+
+    def origin(self, index: int) -> Origin:
+        """File and line."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +166,7 @@ class TrainBatches:
         """The optimizer steps left in `epoch` after `offset` samples; `within` is a stream's."""
         per_window = self.samples_per_step
         order = self.order.of(epoch, self.examples.lengths, per_window)[offset:self.samples_per_epoch]
-        loader = iter(_loader(self.examples, _rank_rows(order, _partners(order, per_window, len(self.examples)), self.share), self.loading))
+        loader = iter(_loaded(self.examples, _rank_rows(order, _partners(order, per_window, len(self.examples)), self.share), self.loading))
         for start in range(0, len(order), per_window):
             consumed = min(per_window, len(order) - start)
             batches = tuple(next(loader) for _ in range(math.ceil(consumed / self.share.rows)))
@@ -165,7 +176,7 @@ class TrainBatches:
 def every_batch(examples: Examples, share: Share, loading: Loading) -> Iterator[Batch]:
     """All examples once, in their own order, for evaluation; as many batches on each rank. The partner of the last is the first."""
     order = np.arange(len(examples))
-    yield from _loader(examples, _rank_rows(order, np.roll(order, -1), share), loading)
+    yield from _loaded(examples, _rank_rows(order, np.roll(order, -1), share), loading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,36 +203,62 @@ def _rank_rows(order: NDArray[np.int64], partners: NDArray[np.int64], share: Sha
 
 
 @dataclass(frozen=True, slots=True)
-class _Collated(torch.utils.data.Dataset[Batch]):
-    """Micro-batches by number, so that data-loader workers only see plain indices."""
+class _Collated(torch.utils.data.Dataset[Batch | Exception]):
+    """Micro-batches by number, so that data-loader workers only see plain indices. A worker gives an error as if it were a batch: torch
+    would wrap it in another of many lines."""
 
     examples: Examples
     rows: list[_Rows]
     collate: Collate
+    watch: WorkerWatch
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> Batch:
-        rows = self.rows[number]
-        if rows.indices:
-            examples = [self.examples[index] for index in rows.indices]
-            if isinstance(self.collate, WithPartners):
-                return self.collate.of(examples, [self.examples[index] for index in rows.partners])
-            return self.collate(examples)
-        return without_labels(self.collate([self.examples[rows.stand_in]]))
+    def __getitem__(self, number: int) -> Batch | Exception:
+        try:
+            return self._batch(self.rows[number])
+        except Exception as error:
+            told = self.watch.failed(error)
+            if get_worker_info() is not None:
+                return told
+            if told is error:
+                raise
+            raise told from error
+
+    def _batch(self, rows: _Rows) -> Batch:
+        wanted = [*rows.indices, *(rows.partners if isinstance(self.collate, WithPartners) else ())] or [rows.stand_in]
+        self.watch.begin(wanted)
+        examples = [self._read(index) for index in wanted]
+        self.watch.reads(-1)
+        batch = self._collated(rows, examples)
+        self.watch.done()
+        return batch
+
+    def _read(self, index: int) -> Example:
+        self.watch.reads(index)
+        return self.examples[index]
+
+    def _collated(self, rows: _Rows, examples: list[Example]) -> Batch:
+        if not rows.indices:
+            return without_labels(self.collate(examples))
+        if isinstance(self.collate, WithPartners):
+            return self.collate.of(examples[: len(rows.indices)], examples[len(rows.indices) :])
+        return self.collate(examples)
 
 
-def _loader(examples: Examples, rows: list[_Rows], loading: Loading) -> DataLoader[Batch]:
-    """A loader in order. It has a generator of its own because a loader draws a seed for its workers from it: from the global
+def _loaded(examples: Examples, rows: list[_Rows], loading: Loading) -> Iterator[Batch]:
+    """The micro-batches in order. The loader has a generator of its own because it draws a seed for its workers from it: from the global
     one the draw would move dropout's random numbers, and a resumed run would differ."""
-    return DataLoader(
-        _Collated(examples, rows, loading.collate), batch_size=None, shuffle=False, num_workers=loading.num_workers,
+    watch = WorkerWatch(loading.num_workers, examples.origin if isinstance(examples, Traced) else "sample {}".format)
+    return watched(DataLoader(
+        _Collated(examples, rows, loading.collate, watch), batch_size=None, shuffle=False, num_workers=loading.num_workers,
         prefetch_factor=loading.prefetch if loading.num_workers else None, pin_memory=loading.pinned,
-        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=leave_signals)
+        timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(),
+        worker_init_fn=partial(_alone, watch)), watch)
 
 
-def leave_signals(_number: int) -> None:
-    """In a worker: let this rank decide on a signal that was sent to all of its processes. A worker ends with its rank."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def _alone(watch: WorkerWatch, number: int) -> None:
+    """In a worker, at its start."""
+    end_with_rank()
+    watch.start(number)

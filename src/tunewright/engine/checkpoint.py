@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from tunewright.durable import SMALL, demand_space, sha256, size_of, storage_errors, sync_directory, sync_file, write_json
@@ -278,10 +278,21 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         digest = manifest.pop("digest")
-        usable = manifest["format"] == FORMAT and digest == _digest(manifest)
-        return Checkpoint(path, int(manifest["step"]), manifest) if usable else None
+        usable = manifest["format"] == FORMAT and digest == _digest(manifest) and _is_complete(manifest)
+        return Checkpoint(path, manifest["step"], manifest) if usable else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _is_complete(manifest: Mapping[str, Any]) -> bool:
+    """Whether everything is there that is read of a manifest, and every file it names lies inside the checkpoint."""
+    is_a_run = type(manifest["step"]) is int and isinstance(manifest["run_id"], str) and isinstance(manifest["settings"], dict)
+    return is_a_run and isinstance(manifest["files"], list) and all(
+        type(one["size"]) is int and isinstance(one["sha256"], str) and _is_inside(one["name"]) for one in manifest["files"])
+
+
+def _is_inside(name: Any) -> bool:
+    return isinstance(name, str) and "\0" not in name and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def damage(checkpoint: Checkpoint) -> list[str]:
@@ -296,9 +307,12 @@ def damage(checkpoint: Checkpoint) -> list[str]:
 def _misfit(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> str | None:
     """What is wrong with a file as far as its size tells."""
     path = checkpoint.path / entry["name"]
-    if not path.is_file():
-        return f"{entry['name']} is missing"
-    size = path.stat().st_size
+    try:
+        if not path.is_file():
+            return f"{entry['name']} is missing"
+        size = path.stat().st_size
+    except OSError as error:
+        return f"{entry['name']} cannot be read ({error.strerror})"
     return None if size == entry["size"] else f"{entry['name']} has {size} bytes instead of {entry['size']}"
 
 

@@ -14,6 +14,7 @@ import torch
 from tunewright.engine.batches import Examples, Loading, Share, every_batch
 from tunewright.engine.metrics import Metrics, exact_mean, speed
 from tunewright.engine.number_formats import weights_in
+from tunewright.engine.workers import lost_workers_named
 from tunewright.errors import InputError, NumericError
 from tunewright.stages.stage import StepContext
 
@@ -80,7 +81,7 @@ def measure(stage: Stage, models: Models, examples: Examples, plan: EvaluationPl
     started = time.perf_counter()
     mine: dict[str, list[Part]] = {"loss": []}
     steps = 0
-    with _undisturbed(models), weights_in(models.values(), plan.dtype), torch.no_grad():
+    with lost_workers_named(), _undisturbed(models), weights_in(models.values(), plan.dtype), torch.no_grad():
         for batch in _ready(stage, models, (batch.to(plan.device) for batch in every_batch(examples, plan.share, plan.loading)), plan):
             with plan.autocast():
                 loss = stage.loss(models, batch)

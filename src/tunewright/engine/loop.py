@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tunewright.engine.cadence import Cadence, improved
-from tunewright.engine.step import StepResult, accumulate, added, clip_gradients, move_schedule, update, updates_of
+from tunewright.engine.step import StepResult, accumulate, added, clip_gradients, leave_out, move_schedule, update, updates_of
 from tunewright.errors import InputError, Preempted
 from tunewright.stages.stage import Role
 
@@ -59,12 +59,13 @@ class Timetable:
 class Services(Protocol):
     """What the loop asks of the rest of the engine."""
 
-    def stop_requested(self) -> bool:
-        """Whether a signal asked this rank to stop."""
+    def stop_requested(self) -> str | None:
+        """What asked this rank to stop here, if anything did."""
         ...
 
-    def inspect(self, state: TrainState, window: Window, loss: float, grad_norm: float) -> None:
-        """Refuse a step whose loss or gradient is not finite (NumericError); watch what moves. Runs before the update."""
+    def inspect(self, state: TrainState, batches: Sequence[Batch], loss: float, grad_norm: float) -> bool:
+        """Whether the update may be applied: its loss and gradient are finite. Raises NumericError for too many that are not. Watches what
+        moves."""
         ...
 
     def log(self, state: TrainState, metrics: Metrics) -> None:
@@ -120,10 +121,10 @@ def finished(state: TrainState, timetable: Timetable) -> bool:
 
 
 def take_step(machinery: Machinery, window: Window, services: Services, state: TrainState) -> StepResult:
-    """The updates of one step: forward, backward, clip, inspect, update."""
+    """The updates of one step: forward, backward, clip, inspect, update. One that is not finite is left out; the schedule moves on."""
     total: StepResult | None = None
     for batches in updates_of(machinery, window, state.global_step):
-        result = _take_update(machinery, batches, services, _Before(state, window))
+        result = _take_update(machinery, batches, services, state)
         total = result if total is None else _joined(total, result)
     if total is None:
         raise ValueError(f"stage {machinery.stage.name} made no update of a step")
@@ -131,22 +132,15 @@ def take_step(machinery: Machinery, window: Window, services: Services, state: T
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What an update belongs to."""
-
-    state: TrainState
-    window: Window
-
-
-def _take_update(machinery: Machinery, batches: Sequence[Batch], services: Services, before: _Before) -> StepResult:
+def _take_update(machinery: Machinery, batches: Sequence[Batch], services: Services, state: TrainState) -> StepResult:
     units = sum(machinery.stage.units(batch) for batch in batches)
     count, tokens = machinery.ranks.all_reduce_sum([float(units), float(sum(batch.num_tokens for batch in batches))])
     mine = accumulate(machinery, batches, count)
     names = machinery.stage.measures
     loss_sum, *figures = machinery.ranks.all_reduce_sum([mine.loss, *(part for name in names for part in mine.metrics[name])])
     grad_norm = clip_gradients(machinery)
-    services.inspect(before.state, before.window, loss_sum / count, grad_norm)
+    if not services.inspect(state, batches, loss_sum / count, grad_norm):
+        return StepResult(0.0, 0.0, int(tokens), grad_norm, leave_out(machinery), dict.fromkeys(names, (0.0, 0.0)), left_out=1)
     metrics = {name: (figures[2 * number], figures[2 * number + 1]) for number, name in enumerate(names)}
     return StepResult(loss_sum, count, int(tokens), grad_norm, update(machinery), metrics)
 
@@ -155,7 +149,7 @@ def _joined(one: StepResult, other: StepResult) -> StepResult:
     """Two updates of one step as one result."""
     metrics = {name: added(part, other.metrics[name]) for name, part in one.metrics.items()}
     return StepResult(one.loss_sum + other.loss_sum, one.count + other.count, one.tokens + other.tokens, other.grad_norm,
-                      other.learning_rate, metrics)
+                      other.learning_rate, metrics, one.left_out + other.left_out)
 
 
 def advance(state: TrainState, window: Window, agreed: Agreed, result: StepResult | None) -> None:
@@ -163,6 +157,8 @@ def advance(state: TrainState, window: Window, agreed: Agreed, result: StepResul
     if result is not None:
         state.global_step += 1
         state.tokens_seen += result.tokens
+        state.bad_steps += result.left_out > 0
+        state.bad_steps_in_a_row = state.bad_steps_in_a_row + 1 if result.left_out else 0
         state.loss_sum += result.loss_sum
         state.loss_count += result.count
         state.total_loss_sum += result.loss_sum
@@ -206,10 +202,11 @@ def _agree(machinery: Machinery, services: Services, window: Window, state: Trai
     units = sum(machinery.stage.units(batch) for batch in window.batches)
     told = window.streamed
     mine = (0, 0, 0) if told is None else (window.consumed, told.dropped, len(told.notes))
-    count, stops, *sums = machinery.ranks.all_reduce_sum([float(units), float(services.stop_requested()), *map(float, mine)])
+    reason = services.stop_requested()
+    count, stops, *sums = machinery.ranks.all_reduce_sum([float(units), float(reason is not None), *map(float, mine)])
     if stops:
         services.save(state)
-        raise Preempted(f"stopped by a signal after step {state.global_step}; checkpoint saved",
+        raise Preempted(f"stopped by {reason or 'a signal'} after step {state.global_step}; checkpoint saved",
                         mend="run the same command again to go on")
     if count == 0 and told is None:
         raise InputError(f"no trained token in the rows of step {state.global_step + 1}")
@@ -247,12 +244,13 @@ def _position(timetable: Timetable, state: TrainState) -> float:
 
 
 def _log_training(batches: Batches, services: Services, after: _After) -> None:
-    """Log the mean loss and metrics since the last entry."""
+    """Log the mean loss and metrics since the last entry; of steps that were left out, that there were some."""
     state = after.state
     services.log(state, {
-        "loss": state.loss_sum / state.loss_count if state.loss_count else math.nan,
+        **({"loss": state.loss_sum / state.loss_count} if state.loss_count else {}),
         **{name: total / count for name, (total, count) in state.metric_sums.items() if count},
-        "grad_norm": after.result.grad_norm,
+        **({"grad_norm": after.result.grad_norm} if math.isfinite(after.result.grad_norm) else {}),
+        **({"bad_steps": state.bad_steps} if state.bad_steps else {}),
         "learning_rate": after.result.learning_rate,
         "epoch": state.passes(batches.samples_per_epoch),
     })

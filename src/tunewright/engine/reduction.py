@@ -12,10 +12,41 @@ from torch.nn.parallel import DistributedDataParallel
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def reduce_gradients_in(policy: torch.nn.Module, name: str | None) -> None:
-    """Let the ranks average the gradients of `policy` in that number format; nothing happens for a lone process, or without a name."""
-    if name is not None and isinstance(policy, DistributedDataParallel):
-        policy.register_comm_hook(None, averaging_in(DTYPES[name]))
+def arrange_reduction(policy: torch.nn.Module, dtype_name: str | None) -> None:
+    """Let the ranks average the gradients of `policy` in that number format (None: the gradients' own), each step of each process in the
+    same order; nothing happens for a lone process."""
+    if isinstance(policy, DistributedDataParallel):
+        if dtype_name is not None:
+            policy.register_comm_hook(None, averaging_in(DTYPES[dtype_name]))
+        _settle_order(policy)
+
+
+class _Touching(torch.nn.Module):
+    """Stands for a model: a sum of all that it trains, instead of what it computes."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, factor: float) -> torch.Tensor:
+        """`factor` times the sum, whose gradient is `factor` everywhere."""
+        return torch.stack([weight.sum().float() * factor for weight in self.parameters() if weight.requires_grad]).sum()
+
+
+def _settle_order(policy: DistributedDataParallel) -> None:
+    """Let DistributedDataParallel choose its buckets of gradients now, by a pass that is the same in every process.
+
+    It chooses them anew once, after its first pass, by the order in which gradients came. The place of a number in its bucket decides in
+    which order the ranks' numbers are added, and from three ranks on that shows in the last bit: the first step of a process that resumes
+    would differ from the same step of one that went on (docs/decisions/0020).
+    """
+    model = policy.module
+    policy.module = _Touching(model)
+    try:
+        policy(0.0).backward()
+    finally:
+        policy.module = model
+    policy.zero_grad()
 
 
 def averaging_in(dtype: torch.dtype) -> Callable[[Any, GradBucket], torch.futures.Future[torch.Tensor]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 RUN_FILE: Final = "run.json"
 LEFT_BY_A_RUN: Final = (
-    "trainer_log.jsonl", "trainer_state.json", "*_results.json", "data_audit.json*", "stream_audit.jsonl", "bad_batch-*.json",
+    "trainer_log.jsonl", "trainer_state.json", "*_results.json", "data_audit.json*", "stream_audit.jsonl", "bad_step-*",
     "rollouts.jsonl", "generated_predictions.jsonl", "training_*.png", "lora_*.png", "README.md", "adapter_*", "merged_adapters.json",
     "pissa_*", "value_head.safetensors", "reference_logps.safetensors", "model*.safetensors*",
     "config.json", "generation_config.json", "merged", "tokenizer*", "chat_template.jinja",
@@ -29,8 +30,12 @@ LEFT_BY_A_RUN: Final = (
 """What else than checkpoints a run leaves in its output directory. The record is last: until it moves, the old run is there."""
 _ERRORS: Final = {"input": InputError, "storage": StorageError}
 _NO_VALUE: Final = "(none)"
+_SOURCES: Final = ("weights of ", "code of ")
+"""How the names of `engine.run_settings.source_digests` begin."""
 _SAMPLES: Final = 64
 _SAMPLE: Final = 4096
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
 
@@ -58,34 +63,49 @@ def begin(run: RunConfig, ranks: Ranks, report: Report) -> Start:
 
 
 def demand_same_settings(checkpoint: Checkpoint, current: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    """Raise InputError with a table of old and new unless all recorded settings agree or are named in allow_change.
+    """Raise InputError, and log a table of what was and what is, unless all recorded settings agree or are named in allow_change.
 
-    A parameter that the checkpoint does not know is newer than it: the run then did what its default does.
+    A parameter that the checkpoint does not know is newer than it: the run then did what its default does. What digests it does not know
+    cannot be compared.
     """
     from tunewright.config.table import table
 
-    newer = {name: _plain(table()[name].param.default) for name in current if name in table()}
+    newer = {name: _plain(table()[name].param.default) if name in table() else current[name]
+             for name in current if name in table() or name.startswith(_SOURCES)}
     before = {**newer, **checkpoint.settings}
-    changed = [name for name in sorted(set(before) | set(current))
-               if before.get(name, _NO_VALUE) != current.get(name, _NO_VALUE) and name not in allowed]
+    changed = [(name, *map(_shown, pair)) for name in sorted(set(before) | set(current)) if name not in allowed
+               for pair in [(before.get(name, _NO_VALUE), current.get(name, _NO_VALUE))] if pair[0] != pair[1]]
     if not changed:
         return
-    pairs = [(name, before.get(name, _NO_VALUE), current.get(name, _NO_VALUE)) for name in changed]
-    listed = "; ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, old, new in pairs)
+    for line in _table(("setting", "was", "is"), *changed):
+        log.info(line)
+    listed = "; ".join(f"{name}: {old} -> {new}" for name, old, new in changed)
     raise InputError(f"the run in this output_dir was made with other settings ({listed})", where=str(checkpoint.path),
-                     mend=f"put them back, allow_change={','.join(changed)}, another output_dir, or overwrite_output_dir=true")
+                     mend=f"put them back, allow_change={','.join(name for name, *_ in changed)}, another output_dir, or "
+                     "overwrite_output_dir=true")
+
+
+def _table(*rows: Sequence[str]) -> list[str]:
+    """The rows as lines, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def recorded_settings(run: RunConfig) -> dict[str, Any]:
     """The parameters that decide what a run computes, and a digest of the weights it starts from, as JSON values."""
     from tunewright.adapters.directory import adapter_directories
-    from tunewright.config.table import table, values
     from tunewright.models.directory import find_model
 
-    now = values(run)
-    settings = {name: _plain(now[name]) for name, row in table().items() if row.param.recorded}
     started_from = (find_model(run.model), *adapter_directories(run.model))
-    return settings | {"starting weights": weights_digest(started_from)}
+    return recorded_parameters(run) | {"starting weights": weights_digest(started_from)}
+
+
+def recorded_parameters(run: RunConfig) -> dict[str, Any]:
+    """Those parameters alone."""
+    from tunewright.config.table import table, values
+
+    now = values(run)
+    return {name: _plain(now[name]) for name, row in table().items() if row.param.recorded}
 
 
 def weights_digest(directories: Iterable[Path]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from tunewright.durable import SMALL, storage_errors
 from tunewright.engine.evaluate import EvaluationPlan, evaluate_sets
-from tunewright.engine.health import OverflowCount, Suspects, demand_finite, first_loss_note
+from tunewright.engine.health import BadSteps, OverflowCount, Suspects, first_loss_note
 from tunewright.engine.progress import Position
 from tunewright.errors import StorageError
+from tunewright.runtime import tell_step
 from tunewright.stages.stage import ExampleKind
 
 if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
+    from tunewright.data.collate import Batch
     from tunewright.data.records import Origin
     from tunewright.data.streaming.audit import StreamAudit
     from tunewright.engine.batches import Examples, Window
@@ -73,7 +75,8 @@ class Known:
 
 @dataclass(slots=True)
 class Session:
-    """Implements `Services`. `commit` publishes a checkpoint of a state; `movement` is dropped once it has spoken."""
+    """Implements `Services`. `commit` publishes a checkpoint of a state; `movement` is dropped once it has spoken; `stop_after`: steps
+    after which this process is to end."""
 
     machinery: Machinery
     outlets: Outlets
@@ -81,7 +84,10 @@ class Session:
     stop: StopRequest
     commit: Callable[[TrainState], None]
     movement: Movement | None
+    bad_steps: BadSteps
     hooks: tuple[StepHook, ...] = ()
+    stop_after: int | None = None
+    steps_taken: int = 0
     first_step: int = 0
     elapsed_before_s: float = 0.0
     tokens: int = 0
@@ -90,7 +96,8 @@ class Session:
     overflows: OverflowCount = field(default_factory=OverflowCount)
 
     def begin(self, state: TrainState) -> None:
-        """Tell the hooks where this process begins."""
+        """Tell the hooks, and whoever watches the ranks, where this process begins."""
+        tell_step(self.machinery.ranks, state.global_step)
         for hook in self.hooks:
             hook.begin(state)
         if self.known.stream_audit is not None:
@@ -112,30 +119,36 @@ class Session:
                 hook.close()
         self.outlets.abandon()
 
-    def stop_requested(self) -> bool:
-        """Whether a signal asked this rank to stop."""
-        return self.stop.requested
+    def stop_requested(self) -> str | None:
+        """The signal that came, or `stop_after` once this process took so many steps."""
+        if self.stop.requested:
+            return self.stop.name
+        return "stop_after" if self.stop_after is not None and self.steps_taken >= self.stop_after else None
 
-    def inspect(self, state: TrainState, window: Window, loss: float, grad_norm: float) -> None:
-        """Refuse a step that is not finite; under float16's loss scaling an infinite gradient is skipped by the scaler, within limits."""
-        samples = tuple(sample for batch in window.batches for sample in batch.sample_ids)
-        suspects = Suspects(state.global_step + 1, samples, self.known.origin, self.outlets.output_dir, self.machinery.ranks)
+    def inspect(self, state: TrainState, batches: Sequence[Batch], loss: float, grad_norm: float) -> bool:
+        """Whether the update may be applied; under float16's loss scaling one with an infinite gradient may, within limits: the scaler
+        skips it."""
+        suspects = Suspects(state.global_step + 1, batches, self.known.origin, self.outlets.output_dir, self.machinery.ranks)
         for hook in self.hooks:
             hook.inspect(suspects)
-        demand_finite("loss", loss, suspects)
-        if self.machinery.accelerator.scaler is not None:
+        is_scaled = self.machinery.accelerator.scaler is not None
+        measured = {"loss": loss} if is_scaled else {"loss": loss, "gradient norm": grad_norm}
+        if not self.bad_steps.allows(measured, state.bad_steps_in_a_row, suspects):
+            return False
+        if is_scaled:
             self.overflows.note(grad_norm, suspects)
-        else:
-            demand_finite("gradient norm", grad_norm, suspects)
         guesses_tokens = self.machinery.stage.examples in (ExampleKind.TEXT, ExampleKind.CONVERSATION)
         if state.global_step == 0 and guesses_tokens and (note := first_loss_note(loss, self.known.vocab_size)):
             self.outlets.display.note(f"warning: {note}")
         if self.movement is not None:
             self.movement.observe(float(self.machinery.scheduler.get_last_lr()[0]))
+        return True
 
     def advanced(self, state: TrainState, result: StepResult) -> None:
         """Show progress; after the first steps, say which trainable tensors do not move."""
         self.tokens += result.tokens
+        self.steps_taken += 1
+        tell_step(self.machinery.ranks, state.global_step)
         for hook in self.hooks:
             hook.advanced(state)
         self.outlets.display.update(self.position(state), result.loss)

@@ -217,8 +217,12 @@ def peer_state(state: TrainState, total_steps: int, epoch: float) -> dict[str, A
 
 
 def read_state(directory: Path) -> TrainState:
-    """The position of the run that made the checkpoint."""
-    return TrainState.from_json((directory / STATE).read_text(encoding="utf-8"))
+    """The position of the run that made the checkpoint. Raises InputError if the file does not tell it."""
+    try:
+        return TrainState.from_json((directory / STATE).read_text(encoding="utf-8"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"the position of the run cannot be read: {' '.join(str(error).split())[:300]}", where=str(directory / STATE),
+                         mend="resume from another checkpoint") from error
 
 
 def _names(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:

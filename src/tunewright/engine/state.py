@@ -7,7 +7,8 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-_NEWER: Final[dict[str, Any]] = {"within": 0, "slots_read": 0, "slots_dropped": 0, "notes_told": 0, "metric_sums": {}}
+_NEWER: Final[dict[str, Any]] = {"within": 0, "slots_read": 0, "slots_dropped": 0, "notes_told": 0, "metric_sums": {}, "bad_steps": 0,
+                                 "bad_steps_in_a_row": 0}
 """Fields that older checkpoints lack, with what they would say."""
 
 
@@ -19,7 +20,8 @@ class TrainState:
     that begin there. `slots_read`, `slots_dropped`: of a stream, since the start; `notes_told`: lines of its audit.
     `loss_sum`, `loss_count`, `metric_sums` [sum, count]: since the last log entry; `total_...`: since the start. `best_step`: where
     `best_metric` was reached.
-    `elapsed_s`: training time up to the last checkpoint.
+    `elapsed_s`: training time up to the last checkpoint. `bad_steps`: steps that were counted and not applied, because they were not
+    finite; `bad_steps_in_a_row`: those since the last that was.
     """
 
     global_step: int = 0
@@ -41,6 +43,8 @@ class TrainState:
     slots_dropped: int = 0
     notes_told: int = 0
     metric_sums: dict[str, list[float]] = field(default_factory=dict)
+    bad_steps: int = 0
+    bad_steps_in_a_row: int = 0
 
     def passes(self, samples_per_epoch: int) -> float:
         """Passes over the data so far; whole ones, where nobody knows how long one is."""

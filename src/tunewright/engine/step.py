@@ -7,6 +7,7 @@ batch 8 = 4 x 2 = 2 x 4 = packed = two ranks x 4.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +45,7 @@ class Machinery:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """Over all ranks: loss sum and count of supervised units, tokens run; the gradient's norm before clipping, of the last update; the
-    rate used; (sum, count) of the stage's metrics."""
+    rate used; (sum, count) of the stage's metrics. Updates that are `left_out` are in none of these but the tokens."""
 
     loss_sum: float
     count: float
@@ -52,11 +53,12 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     metrics: Mapping[str, tuple[float, float]]
+    left_out: int = 0
 
     @property
     def loss(self) -> float:
-        """Mean loss per supervised unit."""
-        return self.loss_sum / self.count
+        """Mean loss per supervised unit; NaN where no update was applied."""
+        return self.loss_sum / self.count if self.count else math.nan
 
 
 class Sums(NamedTuple):
@@ -119,6 +121,14 @@ def update(machinery: Machinery) -> float:
     machinery.optimizer.step()
     machinery.optimizer.zero_grad()
     return rate
+
+
+def leave_out(machinery: Machinery) -> float:
+    """Forget the gradients: neither weights nor moments move. Returns the learning rate that would have been used."""
+    if machinery.accelerator.scaler is not None:
+        machinery.accelerator.scaler.update()  # or it would hold the gradients for unscaled ones of the next step
+    machinery.optimizer.zero_grad()
+    return float(machinery.scheduler.get_last_lr()[0])
 
 
 def move_schedule(machinery: Machinery) -> None:

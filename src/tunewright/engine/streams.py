@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,9 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tunewright.data.collate import Batch, Example, without_labels
 from tunewright.data.records import IGNORE_INDEX
-from tunewright.data.streaming.stream import Findings, together
-from tunewright.engine.batches import Loading, Share, Streamed, Window, leave_signals
-from tunewright.errors import InputError, TunewrightError
+from tunewright.data.streaming.stream import Findings, sample_id, together
+from tunewright.engine.batches import Loading, Share, Streamed, Window
+from tunewright.engine.workers import WorkerWatch, end_with_rank, watched
+from tunewright.errors import InputError
 
 if TYPE_CHECKING:
     from tunewright.data.streaming.raw import RawRow
@@ -143,15 +145,12 @@ class StreamBatches:
     def _made(self, epoch: int, offset: int, size: int) -> Iterator[_Made]:
         """What is made of the slots from `offset` on, `size` at a time, in order, here or by workers."""
         loading = self.loading
-        loader: DataLoader[_Made] = DataLoader(
-            _Portions(self.stream, self.share, loading, _Part(epoch, offset, size)), batch_size=None, num_workers=loading.num_workers,
-            prefetch_factor=loading.prefetch if loading.num_workers else None, pin_memory=loading.pinned and self.stream.capacity is None,
-            timeout=loading.timeout_s if loading.num_workers else 0, generator=torch.Generator(), worker_init_fn=_alone,
-            collate_fn=_as_it_is)
-        for made in loader:
-            if isinstance(made, TunewrightError):
-                raise made
-            yield made
+        watch = WorkerWatch(loading.num_workers, self.stream.origin)
+        yield from watched(DataLoader(
+            _Portions(self.stream, self.share, loading, _Part(epoch, offset, size), watch), batch_size=None,
+            num_workers=loading.num_workers, prefetch_factor=loading.prefetch if loading.num_workers else None,
+            pin_memory=loading.pinned and self.stream.capacity is None, timeout=loading.timeout_s if loading.num_workers else 0,
+            generator=torch.Generator(), worker_init_fn=partial(_alone, watch), collate_fn=_as_it_is), watch)
 
 
 class _Part(NamedTuple):
@@ -166,13 +165,14 @@ class _Part(NamedTuple):
 class _Portions(IterableDataset[_Made]):
     """The portions of a part of the stream; of several workers each makes every so-manieth, so that torch finds them in order.
 
-    An error is handed over as an item: torch would wrap it in another of many lines.
+    A worker gives an error as if it were a portion: torch would wrap it in another of many lines.
     """
 
     stream: Stream
     share: Share
     loading: Loading
     part: _Part
+    watch: WorkerWatch
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
@@ -180,27 +180,37 @@ class _Portions(IterableDataset[_Made]):
         portions = islice(self.stream.order.portions(*self.part), number, None, of)
         try:
             yield from map(self._packed, portions) if self.stream.capacity is not None else self._rows(portions)
-        except TunewrightError as error:
-            if worker is None:
+        except Exception as error:
+            told = self.watch.failed(error)
+            if worker is not None:
+                yield told
+            elif told is error:
                 raise
-            yield error
+            else:
+                raise told from error
 
     def _packed(self, raws: list[RawRow]) -> _Made:
-        return _Made(len(raws), None, *self.stream.packed(raws))
+        self.watch.begin([sample_id(raw) for raw in raws])
+        made = _Made(len(raws), None, *self.stream.packed(raws))
+        self.watch.done()
+        return made
 
     def _rows(self, portions: Iterator[list[RawRow]]) -> Iterator[_Made]:
         """This rank's part of each micro-batch; the rows of several are tokenised in one go."""
         per_device, rank = self.share.per_device, self.share.rank
         while several := list(islice(portions, max(1, _MADE_TOGETHER // per_device))):
             mine = [raws[rank * per_device : (rank + 1) * per_device] for raws in several]
+            self.watch.begin([sample_id(raw) for raws in mine for raw in raws])
             examples, findings = self.stream.examples([raw for raws in mine for raw in raws])
-            begin = 0
+            begin, made = 0, []
             for raws, own in zip(several, mine, strict=True):
                 end = begin + len(own)
                 rows = [one for of_slot in examples[begin:end] for one in of_slot]
                 batch = self.loading.collate(rows) if rows else None
-                yield _Made(len(raws), batch, [], together(findings[begin:end])._replace(slots=len(raws)))
+                made.append(_Made(len(raws), batch, [], together(findings[begin:end])._replace(slots=len(raws))))
                 begin = end
+            self.watch.done()
+            yield from made
 
 
 def _as_it_is(made: Any) -> Any:
@@ -208,7 +218,8 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _alone(number: int) -> None:
-    """In a worker: signals are for its rank to answer, and there is one thread for it."""
-    leave_signals(number)
+def _alone(watch: WorkerWatch, number: int) -> None:
+    """In a worker, at its start: there is one thread for it."""
+    end_with_rank()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    watch.start(number)

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from tunewright.engine.batches import TrainBatches
 from tunewright.engine.checkpoint import Content, damage, read_checkpoint
 from tunewright.engine.compiling import compile_first
 from tunewright.engine.evaluate import EvaluationPlan
+from tunewright.engine.health import BadSteps
 from tunewright.engine.loop import Timetable, train
 from tunewright.engine.memory import BatchTooLargeError
 from tunewright.engine.neftune import NoisyStage
@@ -32,25 +32,25 @@ from tunewright.engine.online import numbered
 from tunewright.engine.optimizers.build import build_optimizer
 from tunewright.engine.plots import plot_adapter, plot_curves
 from tunewright.engine.progress import open_display
-from tunewright.engine.reduction import reduce_gradients_in
+from tunewright.engine.reduction import arrange_reduction
 from tunewright.engine.results import TrainFigures, write_results, write_trainer_state
-from tunewright.engine.resume import demand_same_settings, recorded_settings
 from tunewright.engine.router_balance import BalancedStage, routers_of
+from tunewright.engine.run_settings import settings_of_run
 from tunewright.engine.schedules import build_schedule
 from tunewright.engine.session import Known, Outlets, Session
 from tunewright.engine.state import TrainState
 from tunewright.engine.step import Machinery
 from tunewright.engine.streams import StreamBatches
 from tunewright.engine.trackers import open_trackers
+from tunewright.engine.workers import lost_workers_named
 from tunewright.errors import InputError, StorageError
-from tunewright.inference.generate import settings_of
 from tunewright.inference.opening import Opened
 from tunewright.kernels.liger import apply_kernels
 from tunewright.models.families import vocabulary_rows
 from tunewright.planning.batches import divisors_below
 from tunewright.planning.estimate import resized
 from tunewright.runtime import LOGGER_NAME, lost_rank_named, seed_everything
-from tunewright.stages.stage import ExampleKind, Role
+from tunewright.stages.stage import Role
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,7 +76,8 @@ SaveTrained = Callable[["nn.Module", Path], None]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is put together from. `save` writes the trained weights with the tokenizer; `others`: the models besides the policy."""
+    """What a run is put together from. `save` writes the trained weights with the tokenizer; `others`: the models besides the policy;
+    `known_settings`: what `settings_of_run` gives, where somebody has asked already."""
 
     run: RunConfig
     stage: Stage
@@ -89,6 +90,7 @@ class Parts:
     save: SaveTrained
     uploads: Uploads | None = None
     others: Models = field(default_factory=dict)
+    known_settings: Mapping[str, Any] | None = None
 
     @property
     def examples(self) -> PreparedSet | Stream:
@@ -97,11 +99,10 @@ class Parts:
             raise InputError("there is nothing to train on", mend="name a dataset")
         return self.prepared.train
 
-    def settings(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same run: parameters, data, ranks; how answers that are trained are made."""
-        generated = settings_of(self.run.generation) if self.stage.examples is ExampleKind.PROMPT else {}
-        return recorded_settings(self.run) | generated | {
-            "training data": data_digest(self.examples), "ranks": self.start.store.ranks.world_size}
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a checkpoint says of the run."""
+        return self.known_settings or settings_of_run(self.run, self.examples, self.start.store.ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,8 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     from tunewright.adapters.movement import Movement
 
     run, ranks = parts.run, parts.start.store.ranks
-    settings = parts.settings()
+    settings = parts.settings
     if parts.start.checkpoint is not None:
-        demand_same_settings(parts.start.checkpoint, settings, run.run.allow_change)
         parts.start.store.set_aside_after(parts.start.checkpoint.step, logging.getLogger(LOGGER_NAME).info)
     widen_norms(parts)
     accelerator = assemble.accelerator_for(run, ranks)
@@ -137,8 +137,9 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     stage = parts.stage if noise is None else NoisyStage(parts.stage, noise)
     routers = routers_of(parts.model, run.loss)
     stage = stage if routers is None else BalancedStage(stage, routers)
-    policy, wrapped = accelerator.prepare(parts.model, optimizer)
-    reduce_gradients_in(policy, run.parallel.reduce_dtype)
+    with lost_rank_named(ranks, "preparing"):
+        policy, wrapped = accelerator.prepare(parts.model, optimizer)
+        arrange_reduction(policy, run.parallel.reduce_dtype)
     machinery = Machinery(stage, {**_placed(parts.others, accelerator), Role.POLICY: policy}, wrapped, schedule, accelerator, ranks,
                           run.optimizer.max_grad_norm, run.run.seed)
     say = logging.getLogger(LOGGER_NAME).info
@@ -159,8 +160,10 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
                   numbered(stage.examples, parts.prepared.evaluation), plan, answers, assemble.logged_too(run.logging), stream_audit(parts))
     display = open_display(disabled=run.logging.disable_tqdm, is_main=ranks.is_main)
     outlets = Outlets(display, open_trackers(run.logging, output_dir, ranks, state.global_step), output_dir)
-    session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model))
+    session = Session(machinery, outlets, known, stop, commit=lambda state: None, movement=Movement(parts.model),
+                      bad_steps=BadSteps(run.optimizer.max_nonfinite_steps, display.note))
     session.hooks = (*assemble.hooks(run, parts.model, accelerator.device, ranks), *([] if noise is None else [noise]))
+    session.stop_after = run.run.stop_after
     session.first_step, session.elapsed_before_s = state.global_step, state.elapsed_s
     session.saved_step = state.global_step if parts.start.checkpoint else -1
     session.commit = lambda now: commit(parts, session, settings, now)
@@ -259,11 +262,10 @@ def answer_scores(parts: Parts) -> Metrics:
 
 def execute(job: Job) -> Metrics:
     """Train to the end and write what the run leaves; returns the figures of train_results.json. Raises as `loop.train`."""
-    session, parts = job.session, job.parts
-    ranks = session.machinery.ranks
+    session, parts, ranks = job.session, job.parts, job.session.machinery.ranks
     session.stop.defer()
     try:
-        with lost_rank_named(ranks, "training") if ranks.world_size > 1 else nullcontext():
+        with lost_rank_named(ranks, "training"), lost_workers_named():
             session.begin(job.state)
             job = _trained(job)
     except BaseException:
@@ -305,11 +307,11 @@ def _smaller(job: Job) -> Job | None:
     size = next(iter(divisors_below(run.batching.per_device_train_batch_size)), None)
     if size is None or not run.batching.auto_find_batch_size or ranks.world_size > 1:
         return None
-    parts = replace(job.parts, run=resized(run, size))
+    parts = replace(job.parts, run=resized(run, size), known_settings=None)
     session.machinery.optimizer.zero_grad()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
-    settings = parts.settings()
+    settings = parts.settings
     session.commit = lambda now: commit(parts, session, settings, now)
     batches = assemble.training_batches(parts.run, parts.examples, job.batches.loading.collate, ranks)
     return replace(job, parts=parts, batches=batches)
@@ -373,14 +375,6 @@ def save_final(parts: Parts, root: Path) -> None:
             os.replace(path, final)
             sync_directory(final.parent)
         shutil.rmtree(staging)
-
-
-def data_digest(examples: PreparedSet | Stream) -> str:
-    """How many sequences the training set has, and their digest: another set, or the same in another order, differs. Of a stream only the
-    ends of its files are read."""
-    if isinstance(examples, Stream):
-        return f"a stream, {examples.digest()[:16]}"
-    return f"{len(examples)} examples, {examples.digest()[:16]}"
 
 
 def unwrapped(optimizer: Any) -> Any:

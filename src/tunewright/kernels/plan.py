@@ -156,7 +156,7 @@ def _per_token(run: RunConfig, model: PreTrainedModel) -> str | None:
         return "dropout is drawn for each row"
     if run.loss.neftune_noise_alpha is not None:
         return "neftune_noise_alpha is drawn for each row"
-    if getattr(settings, "output_router_logits", False):
+    if run.loss.moe_aux_loss_coef or getattr(settings, "output_router_logits", False):
         return "the routers' auxiliary loss counts tokens"
     return "torch_compile would compile for every number of rows" if run.kernels.compiles else None
 

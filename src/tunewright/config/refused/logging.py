@@ -6,6 +6,6 @@ from tunewright.config.refused.declaration import inert, refused
 
 REFUSED = (
     refused("logging_nan_inf_filter", "Leaves NaN and infinite losses out of the logged loss.",
-            because="a loss that is not finite stops the run before it is logged",
+            because="the step of a loss that is not finite is left out, and never logged",
             llamafactory=(inert("logging_nan_inf_filter", True, False), inert("no_logging_nan_inf_filter", False, True))),
 )
