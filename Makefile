@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo life-cycle test test-fast lint docs docs-check readme clean environment environment-test compiler
+.PHONY: help demo life-cycle test test-fast lint reliability docs docs-check readme clean environment environment-test compiler
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,10 @@ test-fast: environment-test compiler ## the tests that take seconds
 
 lint: environment-test ## style, types, import rules, generated files, coverage of the vocabularies
 	@sh scripts/lint.sh
+
+reliability: environment-test compiler ## show all that is promised of faults and exactness, for docs/reliability.md (hours)
+	@HF_HUB_OFFLINE=1 $(VENV)/tunewright selftest --full --record docs/reliability.jsonl
+	@$(VENV)/python scripts/generate.py --write
 
 docs: environment-test ## write the generated files anew: parameters, schema, figures of the README
 	@$(VENV)/python scripts/generate.py --write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -22,13 +23,18 @@ _MISFITS: Final = ("torchvision", "torchaudio", "torchcodec")
 
 def python_of(tool: str, folder: Path) -> Path:
     """The python of an environment with `tool`, made in `folder` if it is not there."""
-    python = folder / tool / "bin" / "python"
-    ready = folder / tool / "ready"
+    return environment(folder / tool, (f"torch=={version('torch').partition('+')[0]}", *PEERS[tool]), _MISFITS)
+
+
+def environment(folder: Path, requirements: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
+    """The python of an environment in `folder`, made with pip if it is not there; what is unwanted is taken out again."""
+    python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.exists():
-        print(f"making an environment with {' '.join(PEERS[tool])} in {folder / tool}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / tool)], check=True)
+        print(f"making an environment with {' '.join(requirements)} in {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", f"torch=={version('torch').partition('+')[0]}", *PEERS[tool]], check=True)
-        subprocess.run([*pip, "uninstall", "--yes", *_MISFITS], check=True)
+        subprocess.run([*pip, "install", *requirements], check=True)
+        if unwanted:
+            subprocess.run([*pip, "uninstall", "--yes", *unwanted], check=True)
         ready.touch()
     return python

@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
 
 def _write_run(folder: Path) -> None:
     """A small model, rows and a run of them, which is what `check` checks."""
-    from tests.harness.tiny import write_model, write_rows
+    from tunewright.selftest.tiny import write_model, write_rows
 
     model = write_model(folder / "tiny")
     rows = write_rows(folder / "rows.jsonl", 100)

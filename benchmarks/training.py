@@ -47,7 +47,7 @@ def main() -> int:
     wish = _arguments()
     wish.folder.mkdir(parents=True, exist_ok=True)
     if wish.quick:
-        from tests.harness.tiny import write_model
+        from tunewright.selftest.tiny import write_model
 
         wish.model = write_model(wish.folder / "tiny")
     log = Log(wish.output)

@@ -4,7 +4,8 @@
 
 docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations, docs/templates.md from the table of
 templates, docs/benchmarks.md from benchmarks/results, docs/life_cycle.md from docs/life-cycle-report.json, which is
-the report.json of a `make life-cycle`; the registry of effect tests from the marks of the tests; the figures in README.md from
+the report.json of a `make life-cycle`; docs/reliability.md from docs/reliability.jsonl, to which `make reliability` adds, and the
+results in fuzz; the registry of effect tests from the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
 
@@ -97,6 +98,15 @@ def life_cycle() -> str:
     return str(page(json.loads(LIFE_CYCLE.read_text(encoding="utf-8"))))
 
 
+def reliability() -> str:
+    """What is promised about faults, with the figures of docs/reliability.jsonl and of the results in fuzz."""
+    sys.path.insert(0, str(ROOT))
+    from fuzz.page import section
+    from tunewright.selftest.page import page
+
+    return page(ROOT / "docs" / "reliability.jsonl", section(ROOT / "fuzz"))
+
+
 def effects() -> str:
     """Parameter -> the test marked `@effect("parameter")`, by reading the tests without running them."""
     found: dict[str, str] = {}
@@ -125,6 +135,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/templates.md": templates,
     "docs/benchmarks.md": benchmarks,
     "docs/life_cycle.md": life_cycle,
+    "docs/reliability.md": reliability,
     "README.md": readme,
 }
 

@@ -14,7 +14,7 @@ step() {
     [ "$status" -ne 0 ] || status=$code
 }
 
-step "ruff" .venv/bin/ruff check --output-format concise src tests scripts benchmarks examples
+step "ruff" .venv/bin/ruff check --output-format concise src tests scripts benchmarks examples fuzz
 step "mypy" .venv/bin/mypy
 step "import rules" .venv/bin/lint-imports --no-logo
 step "generated files" .venv/bin/python scripts/generate.py --check

@@ -28,6 +28,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 for item in (*slow[number::processes], *short[len(short) * number // processes: len(short) * (number + 1) // processes])]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the samples of the self-test have shown, one line a check."""
+    shown: dict[str, list[float]] = {}
+    for report in (one for several in terminalreporter.stats.values() for one in several if isinstance(one, pytest.TestReport)):
+        for key, value in report.user_properties:
+            if key == "selftest" and report.when == "call":
+                sums = shown.setdefault(value[0], [0, 0, 0.0])
+                sums[:] = [one + more for one, more in zip(sums, value[1:], strict=True)]
+    if shown:
+        terminalreporter.section("self-test, samples")
+    for name, (cases, passed, cpu_s) in shown.items():
+        terminalreporter.write_line(f"{name:<14} {passed:.0f} of {cases:.0f} cases passed, {cpu_s:.0f} CPU s")
+
+
 def pytest_collection_finish() -> None:
     """Leave the items of the tests and the modules that are loaded out of later garbage collections: half a million objects, a third of a
     second each time."""

@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.harness.tiny import write_model
 from tests.models.tiny import FAMILIES, probe_logits, tiny_model, train_steps, write_tiny
 from tunewright.adapters.lora import load_adapter
 from tunewright.adapters.pissa import lora_layers, save_converted
@@ -25,6 +24,7 @@ from tunewright.config.tuning import LoraConfig, TuningConfig
 from tunewright.errors import InputError
 from tunewright.models.load import load_model
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import write_model
 
 
 def run_for(path: Path, *, kind: str = "lora", adapters: tuple[str, ...] = (), **lora: Any) -> RunConfig:

@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM
 
 from tests.adapters.test_lora import assert_same, run_for, started, state, trained_adapter
 from tests.effects.engine_runs import run
-from tests.engine.resuming import Workspace
 from tests.models.tiny import probe_logits, tiny_model, train_steps, write_tiny
 from tunewright.adapters.lora import load_adapter, unload_merged
 from tunewright.adapters.pissa import lora_layers, save_converted
@@ -32,6 +31,7 @@ from tunewright.export.merge import export
 from tunewright.inference.opening import open_model
 from tunewright.models.families import vocabulary_rows
 from tunewright.models.load import load_model
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.mark.parametrize("settings", [{"pissa_iter": -1}, {}, {"use_dora": True}])

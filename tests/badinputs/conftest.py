@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.badinputs.workspace import copy_workspace
-from tests.harness.tiny import write_model, write_rows
+from tunewright.selftest.tiny import write_model, write_rows
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.tiny import write_model
 from tunewright.cli import main
+from tunewright.selftest.tiny import write_model
 
 Rows = Sequence[dict[str, Any]]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.badinputs.spoiling import every, folder, put, rows
-from tests.badinputs.workspace import NATIVE, Case, answer, assert_refused, case, written
+from tests.badinputs.workspace import answer, assert_refused
+from tunewright.selftest.bad_case import NATIVE, Case, case, every, folder, put, rows, written
 
 GOOD = {"instruction": "say", "output": "yes"}
 LINE = json.dumps(GOOD) + "\n"

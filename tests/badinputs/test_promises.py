@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.badinputs.test_files import ADAPTER, DATA, MODEL, OUTPUT, TEMPLATE
-from tests.badinputs.test_values import WRONG
-from tests.badinputs.workspace import NATIVE, copy_workspace, written
+from tests.badinputs.workspace import copy_workspace
+from tunewright.selftest.bad_case import NATIVE, written
+from tunewright.selftest.bad_files import ADAPTER, DATA, MODEL, OUTPUT, TEMPLATE
+from tunewright.selftest.bad_settings import WRONG
 
 LIMIT_S = 2.0
 """CPU seconds in which a bad input must be answered."""

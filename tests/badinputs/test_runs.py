@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.badinputs.spoiling import every, put
-from tests.badinputs.workspace import NATIVE, Case, answer, assert_lines, case, copy_workspace, tree, written
+from tests.badinputs.workspace import answer, assert_lines, copy_workspace, tree
+from tunewright.selftest.bad_case import NATIVE, Case, every, put, written
+from tunewright.selftest.bad_runs import CASES, SETTINGS
 
-SETTINGS = {**NATIVE, "max_steps": "2", "save_steps": "1", "lora_rank": "2", "per_device_train_batch_size": "2"}
 CANARY = "hf_" + "Canary" * 5 + "1"
 
 
@@ -56,31 +56,6 @@ def test_a_secret_in_a_configuration_is_refused_unsaid(here: Path, capsys: pytes
         assert_lines(lines, (f"c.yaml:7: {name}: ... a secret does not belong in a configuration ... set",))
         assert CANARY not in lines[0]
         assert tree(here) == before
-
-
-def _flip(folder: Path) -> None:
-    """One bit of the newest checkpoint's weights."""
-    path = folder / "out" / "checkpoint-2" / "adapter_model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-CASES = (
-    case("other rate", "out/checkpoint-2: ... other settings (learning_rate: 0.0001 -> 0.5); put them back, allow_change=learning_rate",
-         learning_rate="0.5"),
-    case("other seed", "out/checkpoint-2: ... seed: 42 -> 7", seed="7"),
-    case("other rank", "out/checkpoint-2: ... lora_rank: 2 -> 4", lora_rank="4"),
-    case("other optimizer", "out/checkpoint-2: ... optim: \"adamw_torch_fused\" -> \"adamw_torch\"", optim="adamw_torch"),
-    case("another run", "output_dir out holds the checkpoints of another run; ... auto goes on with it; overwrite_output_dir=true",
-         resume_from_checkpoint="none"),
-    case("bit of a named checkpoint", "out/checkpoint-2: resume_from_checkpoint: ... adapter_model.safetensors ... there are: ",
-         resume_from_checkpoint="out/checkpoint-2", spoil=_flip),
-    case("record of the run", "out/run.json: is not the record of a run; move the file away", spoil=put("out/run.json", "{")),
-    case("missing checkpoint",
-         "c.yaml:10: resume_from_checkpoint: path not found: out/checkpoint-9; out has checkpoint-1, checkpoint-2; give",
-         resume_from_checkpoint="out/checkpoint-9"),
-)
 
 
 @pytest.mark.parametrize("one", CASES, ids=lambda one: one.name.replace(" ", "-"))

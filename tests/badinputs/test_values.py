@@ -1,86 +1,23 @@
 """Wrong settings, in every form in which they can be written: YAML in two vocabularies, JSON, three forms of the command line.
 
-The answers are written by hand from what a user needs: the place, the key as written, what is wrong, what to write.
+The answers in the table are written by hand from what a user needs: the place, the key as written, what is wrong, what to write.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from tests.badinputs.workspace import LLAMAFACTORY, NATIVE, assert_refused, case, written
-
-
-class Wrong(NamedTuple):
-    """One wrong value. `what` is what the line says after the key, up to the end, with ` ... ` for free text."""
-
-    key: str
-    value: str
-    what: str
-
-
-WRONG = (
-    Wrong("learnig_rate", "1", "unknown key; did you mean learning_rate?"),
-    Wrong("learning_rate", "1e-4x", "'1e-4x' is not a number; write a number > 0"),
-    Wrong("learning_rate", "-1e-4", "-0.0001 is out of range; write a number > 0"),
-    Wrong("learning_rate", "nan", "'nan' is not a number; write a number > 0"),
-    Wrong("learning_rate", "1e10", "10000000000 is out of range; write a number > 0 and <= 100"),
-    Wrong("weight_decay", "-5", "-5 is out of range; write a number >= 0"),
-    Wrong("max_grad_norm", "-1", "-1 is out of range; write a number >= 0"),
-    Wrong("ddp_timeout", "-1", "-1 is out of range; write an integer >= 10 and <= 7200"),
-    Wrong("save_steps", "0", "0 is out of range; write a number > 0"),
-    Wrong("save_steps", "-3", "-3 is out of range; write a number > 0"),
-    Wrong("logging_steps", "-1", "-1 is out of range; write a number > 0"),
-    Wrong("save_total_limit", "-1", "-1 is out of range; write an integer >= 1"),
-    Wrong("gradient_accumulation_steps", "-1", "-1 is out of range; write an integer >= 1"),
-    Wrong("gradient_accumulation_steps", "0", "0 is out of range; write an integer >= 1"),
-    Wrong("gradient_accumulation_steps", "1.5", "... is not an integer; write an integer >= 1"),
-    Wrong("per_device_train_batch_size", "0", "0 is out of range; write an integer >= 1"),
-    Wrong("per_device_train_batch_size", "-2", "-2 is out of range; write an integer >= 1"),
-    Wrong("per_device_train_batch_size", "9" * 400, "... is out of range; write an integer >= 1"),
-    Wrong("optim", "adamw_torhc", "'adamw_torhc' is not one of ... did you mean 'adamw_torch'?"),
-    Wrong("lr_scheduler_type", "cosin", "'cosin' is not one of ... did you mean 'cosine'?"),
-    Wrong("optim_args", "lr==", "'lr==' is not key=value; write a mapping"),
-    Wrong("optim_args", "foo", "'foo' is not key=value; write a mapping"),
-    Wrong("lr_scheduler_kwargs", "\"{'num_cycles': \"", "... is neither JSON nor a Python literal; write a mapping"),
-    Wrong("stage", "stf", "'stf' is not one of ... did you mean 'sft'?"),
-    Wrong("template", "qwen25x", "there is no bundled template 'qwen25x'; did you mean qwen2.5"),
-    Wrong("lora_target", "'['", "'[' is not a valid pattern: unterminated character set at position 0; write module names"),
-    Wrong("lora_target", "q_porj", "'q_porj' matches no module of this model; use q_proj"),
-    Wrong("lora_rank", "0", "0 is out of range; write an integer >= 1"),
-    Wrong("lora_rank", "1000000", "1000000 is out of range; write an integer >= 1 and <= 65536"),
-    Wrong("lora_alpha", "-8", "-8 is out of range; write a"),
-    Wrong("lora_dropout", "-0.1", "-0.1 is out of range; write a number >= 0 and < 1"),
-    Wrong("additional_target", "nope", "'nope' matches no module of this model; use"),
-    Wrong("val_size", "-1", "-1 is out of range; write a number >= 0"),
-    Wrong("cutoff_len", "0", "0 is out of range; write an integer >= 8"),
-    Wrong("quantization_bit", "5", "5 is not one of 4, 8"),
-    Wrong("deepspeed", "ds.json", "not built yet; remove it"),
-    Wrong("report_to", "tensorbord", "'tensorbord' is not one of ... did you mean 'tensorboard'?"),
-    Wrong("seed", "-1", "-1 is out of range; write an integer >= 0 and <= 4294967295"),
-    Wrong("seed", "18446744073709551616", "18446744073709551616 is out of range; write an integer >= 0 and <= 4294967295"),
-    Wrong("max_steps", "0", "0 steps train nothing; write -1"),
-    Wrong("max_steps", "-5", "-5 is out of range; write"),
-    Wrong("bf16", "maybe", "'maybe' is not true or false; write true or false"),
-    Wrong("fp16", "true", "half precision with loss scaling needs an accelerator, but use_cpu is on; use bf16"),
-    Wrong("resume_from_checkpoint", "out/checkpoint-9", "path not found: out/checkpoint-9; out has no checkpoint; give"),
-    Wrong("load_best_model_at_end", "true", "needs evaluations to find the best, but eval_strategy is no; set eval_strategy"),
-    Wrong("metric_for_best_model", "eval_los", "'eval_los' is no metric of an evaluation; did you mean eval_loss?"),
-    Wrong("hf_hub_token", "hf_abcdef", "a secret does not belong in a configuration ... HF_TOKEN"),
-)
+from tests.badinputs.workspace import assert_refused
+from tunewright.selftest.bad_case import LLAMAFACTORY, NATIVE, case, written
+from tunewright.selftest.bad_settings import WRONG, Wrong, expected
 
 
 def _id(wrong: Wrong) -> str:
     return f"{wrong.key}={wrong.value[:24]}"
-
-
-def _expected(place: str, key: str, wrong: Wrong) -> str:
-    gap = " ... " if not wrong.what.startswith("...") else " "
-    return f"{place}: {key}{gap if key != wrong.key else ': '}{wrong.what}".replace(": ... ", " ... ")
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=_id)
@@ -89,7 +26,7 @@ def test_native_yaml(wrong: Wrong, here: Path, capsys: pytest.CaptureFixture[str
     text = written(NATIVE, {wrong.key: wrong.value})
     Path("c.yaml").write_text(text)
     line = 1 + [row.partition(":")[0] for row in text.splitlines()].index(wrong.key)
-    one = case(wrong.key, _expected(f"c.yaml:{line}", wrong.key, wrong))
+    one = case(wrong.key, expected(f"c.yaml:{line}", wrong.key, wrong))
     for verb in ("check", "train"):
         assert_refused(here, [verb, "c.yaml"], one, capsys)
 
@@ -100,7 +37,7 @@ def test_llamafactory_yaml(wrong: Wrong, here: Path, capsys: pytest.CaptureFixtu
     text = written(LLAMAFACTORY, {wrong.key: wrong.value})
     Path("c.yaml").write_text(text)
     line = 1 + [row.partition(":")[0] for row in text.splitlines()].index(wrong.key)
-    assert_refused(here, ["train", "c.yaml"], case(wrong.key, _expected(f"c.yaml:{line}", wrong.key, wrong)), capsys)
+    assert_refused(here, ["train", "c.yaml"], case(wrong.key, expected(f"c.yaml:{line}", wrong.key, wrong)), capsys)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=_id)
@@ -110,7 +47,7 @@ def test_json(wrong: Wrong, here: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = json.dumps(values, indent=1)
     Path("c.json").write_text(text)
     line = 1 + next(number for number, row in enumerate(text.splitlines()) if f'"{wrong.key}"' in row)
-    assert_refused(here, ["train", "c.json"], case(wrong.key, _expected(f"c.json:{line}", wrong.key, wrong)), capsys)
+    assert_refused(here, ["train", "c.json"], case(wrong.key, expected(f"c.json:{line}", wrong.key, wrong)), capsys)
 
 
 @pytest.mark.parametrize("form", ["{key}={value}", "--{key}={value}", "--{kebab}={value}"])
@@ -120,5 +57,5 @@ def test_command_line(wrong: Wrong, form: str, here: Path, capsys: pytest.Captur
     Path("c.yaml").write_text(written(NATIVE, {}))
     word = form.format(key=wrong.key, kebab=wrong.key.replace("_", "-"), value=wrong.value.strip("\"'"))
     typed = word.partition("=")[0]
-    one = case(wrong.key, _expected("command line", typed, wrong._replace(key=typed)))
+    one = case(wrong.key, expected("command line", typed, wrong._replace(key=typed)))
     assert_refused(here, ["check", "c.yaml", word], one, capsys)

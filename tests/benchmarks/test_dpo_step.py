@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.dpo_measured import read_dpo
 from benchmarks.pair_rows import ANSWER, PROMPT, read_pairs, write_pairs
-from tests.harness.tiny import write_model
+from tunewright.selftest.tiny import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 

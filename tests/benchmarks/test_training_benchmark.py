@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.harness.tiny import write_model
+    from tunewright.selftest.tiny import write_model
 
     return write_model(tmp_path_factory.mktemp("tiny"))
 

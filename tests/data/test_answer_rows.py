@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tests.data.test_lengths import SYSTEM, answer, naive_shares, question
 from tests.data.test_pipeline import BREAK, END, START, Build, make, renderer, rows, said, tokenizer, word  # noqa: F401 - fixtures
-from tests.harness.tiny import WORDS, _tokenizer
 from tunewright.config.data import TemplateConfig
 from tunewright.data.answer_encoder import OTHER_PROMPT, AnswerEncoder, answered
 from tunewright.data.cutting import answer_parts
@@ -25,6 +24,7 @@ from tunewright.data.records import Feedback, Message, Origin, Preference, Promp
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.data.tokenize import encode_conversations_fast, encode_prompts
 from tunewright.errors import InputError
+from tunewright.selftest.tiny import WORDS, _tokenizer
 
 HERE = Origin("a.jsonl", 0, 1)
 

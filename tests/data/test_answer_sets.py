@@ -15,7 +15,6 @@ from transformers import AutoTokenizer
 from tests.data.test_answer_rows import pair, split, write
 from tests.data.test_lengths import answer, question
 from tests.data.test_pipeline import Build, conversation, make, renderer, rows, said, tokenizer  # noqa: F401 - fixtures
-from tests.harness.tiny import write_model
 from tunewright.cli import main
 from tunewright.config.data import DataConfig
 from tunewright.config.optimization import BatchingConfig
@@ -29,6 +28,7 @@ from tunewright.data.streaming.stream import Stream
 from tunewright.engine.batches import Loading, Share
 from tunewright.engine.streams import StreamBatches
 from tunewright.errors import InputError
+from tunewright.selftest.tiny import write_model
 
 ANSWERS = ("chosen", "rejected", "completion")
 SAME_TEXT, NO_ANSWER = 3, 5

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.tiny import write_model
 from tunewright.cli import main
 from tunewright.data.files import DataFile
 from tunewright.data.formats.layout import layout
@@ -26,6 +25,7 @@ from tunewright.data.records import Origin
 from tunewright.data.sources import Settled, Source
 from tunewright.data.tokenise_set import Pace, Progress, Tokeniser
 from tunewright.errors import InputError, StorageError
+from tunewright.selftest.tiny import write_model
 
 ROWS = 230
 
@@ -314,7 +314,7 @@ def test_memory_does_not_grow_with_the_rows(here: Path, model: Path, monkeypatch
     monkeypatch.setattr("tunewright.data.examples._ROWS_AT_A_TIME", 50)
     monkeypatch.setattr(Tokeniser, "__call__", from_here)
 
-    from tests.harness.tiny import write_rows
+    from tunewright.selftest.tiny import write_rows
 
     def most(count: int) -> int:
         write_rows(Path("many.jsonl"), count, longest=60)

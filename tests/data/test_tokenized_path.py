@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.harness.tiny import write_model, write_rows
 from tunewright.adapters.vocabulary import own_tokenizer
 from tunewright.cli import main
 from tunewright.config.run import RunConfig
@@ -19,6 +18,7 @@ from tunewright.data.templates import load_renderer
 from tunewright.dialects.read import read_config
 from tunewright.errors import InputError
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import write_model, write_rows
 
 
 @pytest.fixture(scope="module")

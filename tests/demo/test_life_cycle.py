@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.tiny import write_model
 from tests.repository.source import ROOT
+from tunewright.selftest.tiny import write_model
 
 FOLDER = ROOT / "examples" / "life_cycle"
 PARTS = ("orders", "measure", "results", "rewards", "page", "life_cycle")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.engine.resuming import Workspace
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.engine.resuming import Workspace, results
 from tunewright.commands.train import train
 from tunewright.config.run import RunConfig
 from tunewright.dialects.read import read_config
+from tunewright.selftest.workspace import Workspace, results
 
 
 def config(workspace: Workspace, output_dir: Path, **changes: Any) -> RunConfig:

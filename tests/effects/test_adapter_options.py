@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.resuming import Workspace
 from tests.models.tiny import tiny_model, train_steps, write_tiny
 from tunewright.adapters.trainable import make_trainable
 from tunewright.adapters.updates import CELLS, adapter_updates, block_means
@@ -17,6 +16,7 @@ from tunewright.commands.preflight import read_ready
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
 from tunewright.errors import InputError
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.mark.effect("lora_fan_in_fan_out")

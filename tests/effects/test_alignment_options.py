@@ -10,11 +10,11 @@ import pytest
 from safetensors import safe_open
 
 from tests.effects.engine_runs import config, history, losses, run, weights
-from tests.engine.resuming import Workspace
-from tests.harness.feedback import write_feedback
-from tests.harness.pairs import write_pairs
-from tests.harness.tiny import write_model
 from tunewright.errors import InputError
+from tunewright.selftest.pairs import write_pairs
+from tunewright.selftest.rows import write_feedback
+from tunewright.selftest.tiny import write_model
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 ONE_STEP = {"max_steps": 1, "logging_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 1, "warmup_ratio": 0}

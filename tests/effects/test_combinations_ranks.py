@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.engine.resuming import Workspace, copied, results, states
-from tests.harness.killing import KILLED, Case, Server, server
-from tests.harness.settling import go_on
 from tunewright.data.megatron.writer import IndexedWriter
+from tunewright.selftest.killing import KILLED, Case, Server, server
+from tunewright.selftest.settling import copied, go_on, states
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 
@@ -51,9 +50,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
+def kill_server() -> Server:
+    return server()
 
 
 def chosen(workspace: Workspace, out: Path, name: str, **more: Any) -> dict[str, str]:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.effects.engine_runs import config, losses, resumed_equals_whole, run
-from tests.engine.resuming import Workspace
 from tunewright.config.optimization import BatchingConfig
 from tunewright.data.collate import Example
 from tunewright.engine import assemble
 from tunewright.engine.batches import TrainBatches
 from tunewright.errors import InputError
 from tunewright.runtime import Ranks
+from tunewright.selftest.workspace import Workspace
 
 
 class Numbered:

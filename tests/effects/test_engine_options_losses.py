@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.effects.engine_runs import history, losses, resumed_equals_whole, run
-from tests.engine.resuming import Workspace
 from tunewright.data.collate import Batch, Example, collate_flat, collate_padded
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.engine.neftune import EmbeddingNoise, sequence_key, uniform_noise
 from tunewright.engine.state import TrainState
 from tunewright.losses.language_modeling import cross_entropy_sum
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.99])

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.effects.engine_runs import config, history, losses, resumed_equals_whole, run, weights
-from tests.engine.resuming import Workspace
 from tunewright.dialects.read import read_config
 from tunewright.engine.number_formats import prepare_device, upcast_norms, weights_in, wide_norms
 from tunewright.errors import ConfigError, InputError
+from tunewright.selftest.workspace import Workspace
 
 FULL = {"finetuning_type": "full", "learning_rate": 1e-3}
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.resuming import Workspace
-from tests.harness.killing import Case, server
 from tunewright.runtime import launch_ranks
+from tunewright.selftest.killing import Case, server
+from tunewright.selftest.workspace import Workspace
 
 BODY = """
 import sys
@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from tunewright.dialects.read import read_config
 from tunewright.engine.assemble import accelerator_for
-from tunewright.engine.reduction import reduce_gradients_in
+from tunewright.engine.reduction import arrange_reduction
 from tunewright.runtime import Ranks, end_process, process_group
 
 class Model(torch.nn.Module):
@@ -41,7 +41,7 @@ if __name__ == "__main__":
         for number, words in enumerate(sys.argv[2].split(";")):
             config = read_config(["use_cpu=true", *words.split()]).config
             policy = accelerator_for(config, ranks).prepare(Model())
-            reduce_gradients_in(policy, config.parallel.reduce_dtype)
+            arrange_reduction(policy, config.parallel.reduce_dtype)
             policy.module.note.fill_(ranks.rank + 5)
             policy(gradient_of(ranks.rank)).backward()
             found[f"{number}.wide"], found[f"{number}.narrow"] = policy.module.wide.grad, policy.module.narrow.grad
@@ -107,12 +107,11 @@ def test_a_run_adds_its_gradients_up_in_the_chosen_format(workspace: Workspace, 
     steps of Adam can be."""
     changes = {"per_device_train_batch_size": 2, "max_steps": 2, "learning_rate": 0.01}
     weights = {}
-    with server() as running:
-        for name, chosen in {"none": {}, "fp32": {"reduce_dtype": "fp32"}, "bf16": {"reduce_dtype": "bf16"}}.items():
-            settings = workspace.settings(tmp_path / name, **changes, **chosen)
-            outcome = running.run(Case("train_on_two_ranks", {"settings": settings}, str(tmp_path / name)))
-            assert outcome.code == 0, outcome.output
-            weights[name] = load_file(tmp_path / name / "adapter_model.safetensors")
+    for name, chosen in {"none": {}, "fp32": {"reduce_dtype": "fp32"}, "bf16": {"reduce_dtype": "bf16"}}.items():
+        settings = workspace.settings(tmp_path / name, **changes, **chosen)
+        outcome = server().run(Case("train_on_two_ranks", {"settings": settings}, str(tmp_path / name)))
+        assert outcome.code == 0, outcome.output
+        weights[name] = load_file(tmp_path / name / "adapter_model.safetensors")
     for key, value in weights["none"].items():
         assert torch.equal(weights["fp32"][key], value)
         torch.testing.assert_close(weights["bf16"][key], value, rtol=0, atol=0.04)

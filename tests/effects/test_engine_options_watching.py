@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.effects.engine_runs import config, history, run, weights
-from tests.engine.resuming import Workspace
 from tunewright.commands.eval import levels_of
 from tunewright.dialects.read import read_config
 from tunewright.engine import loop
@@ -20,6 +19,7 @@ from tunewright.engine.memory import ReserveReturned
 from tunewright.engine.state import TrainState
 from tunewright.errors import ConfigError, InputError, NumericError
 from tunewright.runtime import LOGGER_NAME, LogLevels, Ranks, configure_logging
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.mark.slow
@@ -163,12 +163,12 @@ def test_the_module_that_overflows_is_named(tmp_path: Path) -> None:
     tensors = load_file(file)
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = float("inf")
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(NumericError, match=r"step 1: the loss is nan; the step was not applied"):
+    with pytest.raises(NumericError, match=r"step 3: the loss \(3 steps in a row\) is nan; the step was not applied"):
         run(broken, tmp_path / "plain")
     place = r"\S*layers\.1\.mlp\.down_proj(\.base_layer)? \(Linear, largest input [0-9.e-]+\)"
     with pytest.raises(NumericError, match=f"step 1: the output of {place} is -?inf"):
         run(broken, tmp_path / "found", debug="underflow_overflow")
-    evidence = json.loads((tmp_path / "found" / "bad_batch-1.json").read_text())
+    evidence = json.loads((tmp_path / "found" / "bad_step-1" / "rows.json").read_text())
     assert "down_proj" in evidence["quantity"]
 
 

@@ -11,13 +11,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.harness.tiny import CHATML, write_model, write_rows
 from tests.models.tiny import probe_logits
 from tunewright.cli import main
 from tunewright.dialects.read import read_config
 from tunewright.errors import ConfigError, InputError
 from tunewright.inference.generate import generate
 from tunewright.inference.opening import open_model
+from tunewright.selftest.tiny import CHATML, write_model, write_rows
 
 
 @pytest.fixture(scope="module")

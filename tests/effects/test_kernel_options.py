@@ -11,13 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.effects.engine_runs import losses, resumed_equals_whole, run, weights
-from tests.engine.resuming import Workspace
-from tests.harness.tiny import write_model
 from tests.kernels.test_compilation import has_compiler
 from tunewright.commands.check import run as check
 from tunewright.dialects.read import read_config
 from tunewright.errors import ConfigError, InputError
 from tunewright.kernels.compilation import compiled_graphs
+from tunewright.selftest.tiny import write_model
+from tunewright.selftest.workspace import Workspace
 
 Capture = pytest.CaptureFixture[str]
 SHORT = {"max_steps": 3, "logging_steps": 1}

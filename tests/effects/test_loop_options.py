@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tests.effects.engine_runs import config, history, losses, run
-from tests.engine.resuming import Workspace
 from tunewright.dialects.read import read_config
-from tunewright.engine import assemble
+from tunewright.engine import assemble, batches
 from tunewright.errors import ConfigError, InputError
 from tunewright.runtime import Ranks
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -107,15 +109,13 @@ def test_batches_grow_shorter(workspace: Workspace, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.effect("dataloader_num_workers", "dataloader_timeout_s")
-def test_workers_and_how_long_they_are_waited_for(workspace: Workspace, tmp_path: Path) -> None:
+def test_workers_and_how_long_they_are_waited_for(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's own loader has that many processes and that timeout; the batches are the same."""
-    from tunewright.engine.batches import _loader
-
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(batches, "DataLoader", lambda *given, **options: made.append(options) or DataLoader(*given, **options))
     for workers, timeout in ((0, 600), (2, 7)):
-        batching = config(workspace, tmp_path, dataloader_num_workers=workers, dataloader_timeout_s=timeout).batching
-        loader = _loader([], [], assemble.loading(batching, list))  # type: ignore[arg-type]
-        assert (loader.num_workers, loader.timeout) == (workers, timeout if workers else 0)
-        run(workspace, tmp_path / str(workers), max_steps=2, logging_steps=1, dataloader_num_workers=workers)
+        run(workspace, tmp_path / str(workers), max_steps=2, logging_steps=1, dataloader_num_workers=workers, dataloader_timeout_s=timeout)
+        assert (made[-1]["num_workers"], made[-1]["timeout"]) == (workers, timeout if workers else 0)
     assert losses(tmp_path / "0") == losses(tmp_path / "2")
 
 

@@ -16,9 +16,9 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from tests.effects.engine_runs import losses, run, weights
-from tests.engine.resuming import Workspace
 from tunewright.errors import OutOfMemoryError
 from tunewright.planning import machine
+from tunewright.selftest.workspace import Workspace
 from tunewright.stages.sft import SupervisedFineTuning
 
 SHORT: dict[str, Any] = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "resume_from_checkpoint": "none"}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.effects.engine_runs import config, history, losses, run
-from tests.engine.resuming import Workspace
-from tests.harness.tiny import WORDS, write_rows
 from tunewright.data.pipeline import Prepared, build
 from tunewright.data.streaming.stream import Stream
 from tunewright.data.templates import load_renderer
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import WORDS, write_rows
+from tunewright.selftest.workspace import Workspace
 
 
 def prepared(workspace: Workspace, output_dir: Path, **changes: Any) -> tuple[Prepared, list[str]]:

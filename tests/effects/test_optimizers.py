@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine.resuming import LAST, Workspace
 from tests.engine_parts.test_optimizers_resume import tiny_model
 from tunewright.commands.train import train
 from tunewright.config.run import RunConfig
 from tunewright.dialects.read import read_config
 from tunewright.engine.optimizers.build import build_optimizer
 from tunewright.engine.schedules import build_schedule
+from tunewright.selftest.workspace import LAST, Workspace
 
 
 def run(*words: str) -> RunConfig:

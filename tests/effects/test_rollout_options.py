@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.effects.engine_runs import history, run
-from tests.engine.resuming import Workspace
-from tests.harness.tiny import write_model, write_rows
+from tunewright.selftest.tiny import write_model, write_rows
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

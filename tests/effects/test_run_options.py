@@ -10,8 +10,6 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.effects.engine_runs import config, history, losses, run, weights
-from tests.engine.resuming import Workspace
-from tests.harness.tiny import write_model, write_rows
 from tests.models.tiny import tiny_model, write_tiny
 from tunewright.commands.train import train
 from tunewright.config.model import ModelConfig
@@ -19,6 +17,8 @@ from tunewright.config.optimization import PrecisionConfig
 from tunewright.errors import ConfigError, InputError
 from tunewright.models.directory import find_model
 from tunewright.models.load import load_model
+from tunewright.selftest.tiny import write_model, write_rows
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

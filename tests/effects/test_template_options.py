@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.harness.tiny import CHATML, write_model
 from tunewright.cli import main
 from tunewright.commands.preflight import read_ready
 from tunewright.commands.preview import prepared_examples
@@ -17,6 +16,7 @@ from tunewright.data.templates import load_renderer
 from tunewright.dialects.read import read_config
 from tunewright.errors import ConfigError, InputError
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import CHATML, write_model
 
 ROW = {"question": "anchor", "context": "bridge", "answer": "candle", "turns": [["dune", "ember"]]}
 

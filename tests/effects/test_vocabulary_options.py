@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.effects.engine_runs import config, history, losses, resumed_equals_whole, run, weights
-from tests.engine.resuming import Workspace
 from tunewright.cli import main
 from tunewright.commands.preview import prepared_examples
 from tunewright.dialects.read import read_config
 from tunewright.errors import InputError
 from tunewright.inference.opening import open_model
 from tunewright.models.surgery.vocabulary import noise
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Batch 8 = 4 x 2 = 2 x 4 = packed: one step's loss and gradients, float64, to 1e-10 relative. Two ranks: `tests.stages.test_two_ranks`.
+"""Batch 8 = 4 x 2 = 2 x 4 = packed: one step's loss and gradients, float64, to 1e-10 relative. Every stage, two ranks: `tests.selftest`.
 
 Oracle: the plain formula, mean cross-entropy over all labels of the eight rows run one at a time through transformers.
 """

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.resuming import Workspace
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

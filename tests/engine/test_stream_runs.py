@@ -7,16 +7,15 @@ audit of the rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine.resuming import Workspace, copied, results, states
-from tests.harness.killing import KILLED, Case, Server, server
-from tests.harness.settling import go_on
-from tests.harness.tiny import WORDS
+from tunewright.selftest.killing import KILLED, Case, Server, server
+from tunewright.selftest.settling import copied, go_on, states
+from tunewright.selftest.tiny import WORDS
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 
@@ -46,9 +45,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
+def kill_server() -> Server:
+    return server()
 
 
 def write(path: Path, count: int, *, unusable: tuple[int, ...]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.resuming import Workspace, results
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
 from tunewright.errors import StorageError
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 

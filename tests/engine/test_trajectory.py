@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.harness.tiny import write_model
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
+from tunewright.selftest.tiny import write_model
 
 pytestmark = pytest.mark.slow
 STEPS, ROWS, TOLERANCE = 60, 4, 1e-4

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.harness.tiny import write_model, write_rows
 from tunewright.cli import main
+from tunewright.selftest.tiny import write_model, write_rows
 
 GREEDY = ["do_sample=false", "max_new_tokens=6"]
 

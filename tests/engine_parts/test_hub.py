@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
-from tests.harness.fake_hub import CANARY, OWNER, FakeHub, reachable
+from tests.harness.fake_hub import CANARY, reachable
 from tunewright.commands.preflight import read_ready
 from tunewright.commands.train import train
 from tunewright.config.hub import HubConfig
@@ -27,6 +26,8 @@ from tunewright.engine.hub import Repository, Uploads, repository_name, uploadin
 from tunewright.engine.signals import stop_on_signals
 from tunewright.errors import ConfigError, InputError, Interrupted
 from tunewright.runtime import Ranks
+from tunewright.selftest.hub import OWNER, Hub
+from tunewright.selftest.workspace import Workspace, results
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with reachable(monkeypatch) as found:
         yield found
 
@@ -54,7 +55,7 @@ def model_names(directory: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.effect("push_to_hub", "hub_private_repo")
-def test_a_run_uploads_its_result_and_no_secret(hub: FakeHub, workspace: Workspace, tmp_path: Path, capfd: Any) -> None:
+def test_a_run_uploads_its_result_and_no_secret(hub: Hub, workspace: Workspace, tmp_path: Path, capfd: Any) -> None:
     """Weights, tokenizer, card and figures arrive as they are on this disk; state and rows do not. The token is in no file."""
     train_with(workspace, tmp_path / "my run", hub_strategy="end", hub_private_repo=False)
     ((name, _, files),) = hub.commits
@@ -74,7 +75,7 @@ def test_a_run_uploads_its_result_and_no_secret(hub: FakeHub, workspace: Workspa
 @pytest.mark.parametrize(("strategy", "folders"), [
     ("every_save", set()), ("checkpoint", {"last-checkpoint"}),
     ("all_checkpoints", {"checkpoint-3", "checkpoint-6", "checkpoint-9", "checkpoint-12"})])
-def test_strategies(hub: FakeHub, workspace: Workspace, tmp_path: Path, strategy: str, folders: set[str]) -> None:
+def test_strategies(hub: Hub, workspace: Workspace, tmp_path: Path, strategy: str, folders: set[str]) -> None:
     """Four saves and the end: five commits (always push, so that none is left out), with the checkpoints that the strategy says.
 
     A run that uploads and one that does not come to the same bits, and rotation has its way in the end.
@@ -96,7 +97,7 @@ def test_strategies(hub: FakeHub, workspace: Workspace, tmp_path: Path, strategy
 
 
 @pytest.mark.slow
-def test_a_hub_that_fails_does_not_end_a_run(hub: FakeHub, workspace: Workspace, tmp_path: Path, capfd: Any) -> None:
+def test_a_hub_that_fails_does_not_end_a_run(hub: Hub, workspace: Workspace, tmp_path: Path, capfd: Any) -> None:
     """Every commit is answered with 500: the run ends well, its files are whole, and a warning says how to upload them by hand."""
     hub.failures = [500] * 1000
     train_with(workspace, tmp_path / "out", hub_strategy="end")
@@ -122,7 +123,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.effect("hub_always_push")
 @pytest.mark.parametrize(("always", "expected"), [(False, [1, 3]), (True, [1, 2, 3])])
-def test_a_save_while_an_upload_is_under_way(hub: FakeHub, tmp_path: Path, always: bool, expected: list[int]) -> None:
+def test_a_save_while_an_upload_is_under_way(hub: Hub, tmp_path: Path, always: bool, expected: list[int]) -> None:
     """The hub keeps the first commit waiting: the second save is left out, or queued. What is read may not be deleted meanwhile."""
     hub.open.clear()
     words = [f"output_dir={tmp_path}", "push_to_hub=true", "hub_model_id=org/m", "hub_strategy=every_save", f"hub_always_push={always}"]
@@ -141,7 +142,7 @@ def test_a_save_while_an_upload_is_under_way(hub: FakeHub, tmp_path: Path, alway
     assert hub.places() == [["adapter_model.safetensors"]] * len(expected)
 
 
-def test_the_end_uploads_a_checkpoint_that_was_left_out(hub: FakeHub, tmp_path: Path) -> None:
+def test_the_end_uploads_a_checkpoint_that_was_left_out(hub: Hub, tmp_path: Path) -> None:
     """`last-checkpoint` is the last one, even if its turn came while the hub was busy."""
     hub.open.clear()
     found = Uploads(Repository("org/m", is_private=True), "checkpoint", always=False)
@@ -154,7 +155,7 @@ def test_the_end_uploads_a_checkpoint_that_was_left_out(hub: FakeHub, tmp_path: 
     assert hub.content()["last-checkpoint/optimizer.safetensors"] == b"state" and hub.content()["README.md"] == b"# card"
 
 
-def test_a_signal_ends_the_wait(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_signal_ends_the_wait(hub: Hub, tmp_path: Path) -> None:
     """Nobody who asks a finished run to stop waits for a slow hub."""
     hub.open.clear()
     found = Uploads(Repository("org/m", is_private=True), "end", always=False)
@@ -169,7 +170,7 @@ def test_a_signal_ends_the_wait(hub: FakeHub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("failures", "attempts", "arrives"), [([500, 503], 3, True), ([500, 500, 500], 3, False), ([403], 1, False)])
-def test_attempts(hub: FakeHub, tmp_path: Path, failures: list[int], attempts: int, arrives: bool) -> None:
+def test_attempts(hub: Hub, tmp_path: Path, failures: list[int], attempts: int, arrives: bool) -> None:
     """Three attempts; a denial is not asked again."""
     hub.failures = list(failures)
     failure = Repository("org/m", is_private=True, waits_s=(0.0, 0.0)).commit({"a": _file(tmp_path)}, "m")
@@ -182,7 +183,7 @@ def _file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_denied_repository_is_known_before_training(hub: FakeHub, workspace: Workspace, tmp_path: Path, code: int) -> None:
+def test_a_denied_repository_is_known_before_training(hub: Hub, workspace: Workspace, tmp_path: Path, code: int) -> None:
     hub.creation_status = code
     with pytest.raises(InputError, match="denies access to"):
         train_with(workspace, tmp_path / "out")
@@ -190,7 +191,7 @@ def test_a_denied_repository_is_known_before_training(hub: FakeHub, workspace: W
 
 
 def test_offline_or_without_a_token_is_known_before_training(
-    hub: FakeHub, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The command line names the setting; nothing is written."""
     from huggingface_hub import constants
@@ -208,7 +209,7 @@ def test_offline_or_without_a_token_is_known_before_training(
 @pytest.mark.effect("hub_model_id")
 @pytest.mark.parametrize(("given", "expected"), [
     (None, "my-run"), ("name", "name"), ("team/name", "team/name"), ("team/", "team/my-run")])
-def test_names(hub: FakeHub, given: str | None, expected: str) -> None:
+def test_names(hub: Hub, given: str | None, expected: str) -> None:
     """What the run leaves out is the last part of output_dir and, at the hub, the owner of the token."""
     assert repository_name(HubConfig(hub_model_id=given), "/tmp/x/my run") == expected
     repository = Repository(repository_name(HubConfig(hub_model_id=given), "/tmp/x/my run"), is_private=True)

@@ -12,7 +12,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.harness.tiny import CHATML, write_model
 from tests.models.tiny import probe_logits, tiny_model, train_steps
 from tunewright.adapters.pissa import save_converted
 from tunewright.adapters.trainable import make_trainable, save_trained
@@ -28,6 +27,7 @@ from tunewright.export import merge
 from tunewright.export.probe import compare
 from tunewright.models.load import load_model
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.tiny import CHATML, write_model
 
 
 def base_at(path: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> Path:

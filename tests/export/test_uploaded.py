@@ -10,9 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.engine.resuming import Workspace
 from tests.export.test_merge import base_at, export_run, trained
-from tests.harness.fake_hub import OWNER, FakeHub, reachable
+from tests.harness.fake_hub import reachable
 from tests.models.tiny import probe_logits
 from tunewright.cli import main
 from tunewright.commands.preflight import read_ready
@@ -20,10 +19,12 @@ from tunewright.commands.train import train
 from tunewright.config.hub import HubConfig
 from tunewright.errors import ConfigError, InputError, LostRankError
 from tunewright.export import merge
+from tunewright.selftest.hub import OWNER, Hub
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with reachable(monkeypatch) as found:
         yield found
 
@@ -39,7 +40,7 @@ def test_hub_config_is_private_unless_said_otherwise() -> None:
 
 @pytest.mark.effect("export_hub_model_id")
 @pytest.mark.parametrize(("dialect", "visibility"), [("native", "private"), ("llamafactory", "public")])
-def test_the_exported_model_is_uploaded_whole(hub: FakeHub, tmp_path: Path, dialect: str, visibility: str) -> None:
+def test_the_exported_model_is_uploaded_whole(hub: Hub, tmp_path: Path, dialect: str, visibility: str) -> None:
     """Every file of the export, byte for byte, in one commit; without the parameter nothing is sent."""
     _, directory = trained(tmp_path, base_at(tmp_path / "base"))
     merge.export(export_run(directory, tmp_path / "plain"))
@@ -52,7 +53,7 @@ def test_the_exported_model_is_uploaded_whole(hub: FakeHub, tmp_path: Path, dial
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
 
 
-def test_an_upload_that_fails_leaves_the_exported_model(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_upload_that_fails_leaves_the_exported_model(hub: Hub, tmp_path: Path) -> None:
     _, directory = trained(tmp_path, base_at(tmp_path / "base"))
     hub.failures = [500] * 1000
     with pytest.raises(LostRankError, match=rf"was not uploaded: .*500.*; hf upload {OWNER}/m {tmp_path}/out"):
@@ -60,7 +61,7 @@ def test_an_upload_that_fails_leaves_the_exported_model(hub: FakeHub, tmp_path: 
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_a_denied_repository_is_known_before_the_merge(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_denied_repository_is_known_before_the_merge(hub: Hub, tmp_path: Path) -> None:
     hub.creation_status = 403
     _, directory = trained(tmp_path, base_at(tmp_path / "base"))
     with pytest.raises(InputError, match="denies access"):

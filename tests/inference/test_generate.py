@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.harness.tiny import write_model
 from tests.models.tiny import tiny_model
 from tunewright.config.inference import GenerationConfig
 from tunewright.inference.generate import generate, room, until_stop
+from tunewright.selftest.tiny import write_model
 
 GREEDY = GenerationConfig(do_sample=False, max_new_tokens=12)
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17], [18, 19, 20, 21]]

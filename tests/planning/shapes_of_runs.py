@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.harness.tiny import _tokenizer
 from tunewright.config.derive import derived
 from tunewright.config.run import RunConfig
 from tunewright.config.table import build
+from tunewright.selftest.tiny import _tokenizer
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,

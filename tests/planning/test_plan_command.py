@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness.tiny import write_model, write_rows
 from tunewright.cli import main
 from tunewright.planning.cards import CARDS, card_of
 from tunewright.planning.machine import _group_free, of_card
+from tunewright.selftest.tiny import write_model, write_rows
 
 
 @pytest.fixture(scope="module")

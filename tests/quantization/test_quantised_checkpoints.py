@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests.engine.resuming import Workspace
 from tests.models.tiny import probe_logits, write_tiny
 from tunewright.adapters.trainable import make_trainable
 from tunewright.commands.preflight import read_ready
@@ -31,6 +30,7 @@ from tunewright.models.load import load_model
 from tunewright.models.unopened import tensor_shapes
 from tunewright.quantization import bitsandbytes
 from tunewright.quantization.quantizer import quantizer
+from tunewright.selftest.workspace import Workspace
 
 FP32 = PrecisionConfig()
 

@@ -15,7 +15,6 @@ from peft import prepare_model_for_kbit_training
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests.engine.resuming import Workspace
 from tests.models.tiny import probe_logits, write_tiny
 from tunewright.adapters.coverage import coverage
 from tunewright.adapters.lora import load_adapter, save_adapter
@@ -34,6 +33,7 @@ from tunewright.export.merge import export
 from tunewright.inference.opening import open_model
 from tunewright.models.load import load_model
 from tunewright.quantization.quantizer import quantizer
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

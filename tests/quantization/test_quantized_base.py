@@ -16,7 +16,6 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests.engine.resuming import Workspace
 from tests.models.tiny import write_tiny
 from tunewright.adapters.trainable import make_trainable
 from tunewright.commands.train import train
@@ -30,6 +29,7 @@ from tunewright.errors import ConfigError
 from tunewright.inference.opening import open_model
 from tunewright.models.load import load_model
 from tunewright.quantization.quantizer import quantizer
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,10 @@ FORBIDDEN_CALLS = {
     "torch.save": "weights go to safetensors, state to JSON",
     "tempfile.mktemp": "use mkstemp or TemporaryDirectory",
 }
+OPENERS = ("from_pretrained", "from_config", "pipeline")
+"""How transformers is asked for something that a foreign directory describes: code of that directory runs if it may."""
+FETCHERS = ("snapshot_download", "hf_hub_download", "list_repo_files", "dataset_snapshot_download", "hf_hub_url", "load_dataset")
+"""How a hub is asked for files: those of which revision is said, so that the caller has thought of it."""
 NETWORK_CALLS = {"requests.get", "requests.post", "requests.request", "requests.head", "requests.put", "urllib.request.urlopen",
                  "httpx.get", "httpx.post", "socket.create_connection"}
 
@@ -55,14 +59,30 @@ def _call_problems(call: ast.Call) -> Iterator[str]:
         yield "numpy.load without a literal allow_pickle=False"
     if _is(given.get("weights_only"), False):
         yield "weights_only=False"
-    if _is(given.get("trust_remote_code"), True):
-        yield "trust_remote_code=True: only the user may say so"
+    yield from _foreign_problems(name.rpartition(".")[2], given)
     if "shell" in given and not _is(given["shell"], False):
         yield "shell=..."
     if name.endswith((".extractall", ".extract")) or name == "shutil.unpack_archive":
         yield "unpacks an archive to paths that the archive chooses"
     if name in NETWORK_CALLS and "timeout" not in given:
         yield f"{name}() without a timeout"
+
+
+def _foreign_problems(function: str, given: dict[str, ast.expr]) -> Iterator[str]:
+    """What opens a foreign directory says whether its code may run; what fetches one says its revision."""
+    if _is(given.get("trust_remote_code"), True):
+        yield "trust_remote_code=True: only the user may say so"
+    elif function in OPENERS and not _is_users_choice(given.get("trust_remote_code")):
+        yield f"{function}() without trust_remote_code=False or the user's own choice, ....trust_remote_code"
+    if function == "from_pretrained" and "dtype" in given and not (_is(given.get("use_safetensors"), True) or "gguf_file" in given):
+        yield "weights opened without a literal use_safetensors=True: a pickle would do"
+    if function in FETCHERS and "revision" not in given:
+        yield f"{function}() without a revision"
+
+
+def _is_users_choice(node: ast.expr | None) -> bool:
+    """False written out, or the attribute of a configuration."""
+    return _is(node, False) or (isinstance(node, ast.Attribute) and node.attr == "trust_remote_code")
 
 
 def _loader_problems(call: ast.Call, safe: set[str]) -> Iterator[str]:
@@ -89,9 +109,16 @@ HARMFUL = [
     "torch.load(path)", "torch.load(path, weights_only=flag)", "torch.load(path, weights_only=False)", "load(path, weights_only=False)",
     "from_pretrained(name, trust_remote_code=True)", "tar.extractall(path)", "requests.get(url)", "server.bind(('0.0.0.0', 80))",
     "torch.save(state, path)", "np.load(path)", "loader = yaml.Loader\nyaml.load(stream, Loader=loader)",
+    "AutoModel.from_pretrained(path)", "AutoModel.from_config(config, dtype=kind)", "pipeline('text-generation', path)",
+    "transformers.pipeline(task, path)", "AutoTokenizer.from_pretrained(path, trust_remote_code=choice)",
+    "AutoTokenizer.from_pretrained(path, **{'trust_remote_code': False})", "snapshot_download(name)",
+    "AutoModelForCausalLM.from_pretrained(path, dtype=kind, trust_remote_code=False)",
+    "HfApi().list_repo_files(name, repo_type='dataset')",
 ]
 HARMLESS = [
-    "model.eval()", "re.compile('x')", "torch.load(path, weights_only=True)", "from_pretrained(name, trust_remote_code=choice)",
+    "model.eval()", "re.compile('x')", "torch.load(path, weights_only=True)",
+    "from_pretrained(name, trust_remote_code=run.model.trust_remote_code)",
+    "AutoModel.from_config(config, trust_remote_code=False)", "snapshot_download(name, revision=model.model_revision)",
     "requests.get(url, timeout=5)", "subprocess.run(['ls'], shell=False)", "yaml.load(stream, Loader=SafeLoader)",
     "loader = yaml.CSafeLoader\nyaml.load(stream, Loader=loader)",
     "np.load(path, allow_pickle=False)", "'never use eval()'", "torch.compile(model)",

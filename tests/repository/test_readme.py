@@ -53,7 +53,7 @@ def test_every_command_exists(page: str) -> None:
 def test_every_command_of_the_command_line_is_in_the_readme() -> None:
     """The sentence that lists the commands lists them all."""
     (listed,) = re.findall(r"^All commands: (.*?);", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert re.findall(r"`(\w+)`", listed) == list(COMMANDS.names())
+    assert re.findall(r"`([\w-]+)`", listed) == list(COMMANDS.names())
 
 
 @pytest.mark.parametrize("command", [command for block in of_kind("light") for command in block.commands])

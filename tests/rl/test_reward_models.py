@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.harness.tiny import write_model
 from tunewright.adapters.lora import load_adapter
 from tunewright.adapters.reward_adapter import load_reward_adapter
 from tunewright.adapters.trainable import make_trainable, save_trained
@@ -30,6 +29,7 @@ from tunewright.models.heads import new_value_head
 from tunewright.models.load import load_model
 from tunewright.models.tokenizer import load_tokenizer
 from tunewright.rl.rewards import Answers, ModelScorer, open_scorers
+from tunewright.selftest.tiny import write_model
 
 ROWS = ([5, 9, 30], [7], [44, 3, 3, 8, 60, 21])
 ENDS = ([12, 2], [90, 33, 71, 2], [2])

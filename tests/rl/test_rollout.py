@@ -81,12 +81,12 @@ def test_answers_are_those_of_a_plain_loop(model: Any, generation: GenerationCon
 def test_answers_with_every_fast_path(tmp_path: Path) -> None:
     """An adapter on the model as training runs it - packed attention, grouped LoRA, our norms, MLPs and output head, layers recomputed -
     answers as peft and transformers by themselves do."""
-    from tests.harness.tiny import write_model
     from tunewright.adapters.trainable import enable_gradient_checkpointing, make_trainable
     from tunewright.config.model import ModelConfig
     from tunewright.config.run import RunConfig
     from tunewright.kernels import plan
     from tunewright.models.load import load_model
+    from tunewright.selftest.tiny import write_model
 
     run = RunConfig(model=ModelConfig(model_name_or_path=str(write_model(tmp_path / "model"))))
     found: list[Any] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.harness.killing import Server, server
+from tunewright.selftest.killing import Server, server
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,5 @@ def quiet_random() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
+def kill_server() -> Server:
+    return server()

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.effects.engine_runs import history, run
-from tests.engine.resuming import Workspace, copied, results
-from tests.harness.killing import KILLED, Case, Server
-from tests.harness.pairs import write_pairs
-from tests.harness.settling import go_on
-from tests.harness.tiny import WORDS, write_model, write_rows
 from tunewright.config.inference import GenerationConfig
 from tunewright.errors import InputError
 from tunewright.inference.generate import settings_of
+from tunewright.selftest.killing import KILLED, Case, Server
+from tunewright.selftest.pairs import write_pairs
+from tunewright.selftest.settling import copied, go_on
+from tunewright.selftest.tiny import WORDS, write_model, write_rows
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 

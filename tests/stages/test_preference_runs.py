@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.effects.engine_runs import history, run
-from tests.engine.resuming import Workspace, copied, results
-from tests.harness.feedback import write_feedback
-from tests.harness.killing import KILLED, Case, Server
-from tests.harness.pairs import write_pairs
-from tests.harness.settling import check_all, go_on
-from tests.harness.tiny import write_model
 from tunewright.errors import InputError
+from tunewright.selftest.killing import KILLED, Case, Server
+from tunewright.selftest.pairs import write_pairs
+from tunewright.selftest.rows import write_feedback
+from tunewright.selftest.settling import copied, go_on, judged
+from tunewright.selftest.tiny import write_model
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_killed_at_the_numbers_of_the_reference(kill_server: Server, workspace: 
     places = [number for number, one in enumerate(operations, start=1) if "reference_logps" in one]
     assert places
     chosen = {name: tmp_path / "copies" / name for name in map(str, range(places[0], places[-1] + 2))}
-    assert check_all(kill_server, "train", settings, chosen, expected) > 1
+    assert [found for found in judged(kill_server, "train", settings, chosen, expected) if found[1]] == []
     settings = workspace.settings(tmp_path / "early", **common)
     assert kill_server.run(Case("train", {"settings": settings, "stop_after": 2}, settings["output_dir"])).code == KILLED
     assert kill_server.run(Case("train", {"settings": settings}, settings["output_dir"])).code == 0

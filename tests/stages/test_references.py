@@ -13,9 +13,6 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.effects.engine_runs import config, history, run
-from tests.engine.resuming import Workspace
-from tests.harness.pairs import write_pairs
-from tests.harness.tiny import write_model
 from tunewright.adapters.lora import load_adapter, new_adapter, save_adapter
 from tunewright.adapters.switched_off import AdapterSwitchedOff
 from tunewright.adapters.trainable import make_trainable, save_trained
@@ -24,6 +21,9 @@ from tunewright.engine.evaluate import Measured
 from tunewright.engine.roles import reference_facts
 from tunewright.errors import InputError
 from tunewright.models.tokenizer import load_tokenizer
+from tunewright.selftest.pairs import write_pairs
+from tunewright.selftest.tiny import write_model
+from tunewright.selftest.workspace import Workspace
 
 IDS = torch.arange(3, 11)[None]
 

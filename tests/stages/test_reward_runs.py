@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.resuming import Workspace, copied, results
-from tests.harness.killing import Case, Server
-from tests.harness.pairs import write_pairs
-from tests.harness.settling import go_on
-from tests.harness.tiny import write_model
 from tunewright.commands.train import train
 from tunewright.dialects.read import read_config
 from tunewright.engine.hub import MODEL_FILES, files_of
+from tunewright.selftest.killing import Case, Server
+from tunewright.selftest.pairs import write_pairs
+from tunewright.selftest.settling import copied, go_on
+from tunewright.selftest.tiny import write_model
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 

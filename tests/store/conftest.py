@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.engine.resuming import Workspace
-from tests.harness.killing import Server, server
+from tunewright.selftest.killing import Server, server
+from tunewright.selftest.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +14,5 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def kill_server() -> Iterator[Server]:
-    with server() as running:
-        yield running
+def kill_server() -> Server:
+    return server()

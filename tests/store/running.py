@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.engine.resuming import Workspace
-from tests.harness.killing import Case, Outcome, Server
+from tunewright.selftest.killing import Case, Ended, Server
+from tunewright.selftest.workspace import Workspace
 
 
-def run(server: Server, workspace: Workspace, output_dir: Path, scenario: str = "train", **changes: Any) -> Outcome:
+def run(server: Server, workspace: Workspace, output_dir: Path, scenario: str = "train", **changes: Any) -> Ended:
     """One run of the workspace's settings with `changes`, undisturbed."""
     return server.run(Case(scenario, {"settings": workspace.settings(output_dir, **changes)}, str(output_dir)))
 

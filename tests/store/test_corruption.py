@@ -1,49 +1,31 @@
 """A damaged checkpoint is passed over, by name, and the run ends as it would have.
 
-Oracle: the same run undisturbed, compared bit for bit by `tests.engine.resuming.results`.
+Oracle: the same run undisturbed, compared bit for bit. Every file with every damage is the matter of `tunewright.selftest.damage`.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
-from tests.harness.killing import Server
 from tests.store.running import copy, finished, run
 from tunewright.engine.checkpoint import CheckpointStore
 from tunewright.runtime import Ranks
+from tunewright.selftest.killing import Server
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
-FLIPS = 25
-Damage = Callable[[Path, random.Random], None]
 
-
-def missing(path: Path, _: random.Random) -> None:
+def missing(path: Path) -> None:
     path.unlink()
 
 
-def empty(path: Path, _: random.Random) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
-
-
-def half(path: Path, _: random.Random) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def one_bit(path: Path, chance: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    place, bit = chance.randrange(len(content)), chance.randrange(8)
-    content[place] ^= 1 << (0 if content[place] in b"eE" else bit)  # 1E-05 is 1e-05
-    path.write_bytes(content)
-
-
-DAMAGES: tuple[Damage, ...] = (missing, empty, half, *(one_bit for _ in range(FLIPS)))
 
 
 def chosen(output_dir: Path) -> tuple[int, list[str]]:
@@ -62,40 +44,6 @@ def put_back(path: Path) -> Iterator[bytes]:
         yield content
     finally:
         path.write_bytes(content)
-
-
-def check_matrix(kill_server: Server, workspace: Workspace, folder: Path, **changes: object) -> int:
-    """Every file of the newest checkpoint x every damage: the checkpoint before it is chosen, and the damaged file named. A run goes on to
-    its end with each file damaged in one way. Returns the cases."""
-    straight = finished(kill_server, workspace, folder / "straight", **changes)
-    expected = results(straight)
-    newest = straight / "checkpoint-12"
-    files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
-    assert Path("manifest.json") in files and len(files) >= 12 and chosen(straight) == (12, [])
-    cases = 0
-    for place, name in enumerate(files):
-        for number, damage in enumerate(DAMAGES):
-            with put_back(newest / name):
-                damage(newest / name, random.Random(len(DAMAGES) * place + number))
-                step, said = chosen(straight)
-                assert step == 9 and len(said) == 1, (name, damage.__name__, said)
-                assert said[0].startswith(f"{newest}: {name.as_posix()} ") and said[0].endswith("falling back to the checkpoint before it")
-                cases += 1
-                if number == place % len(DAMAGES):
-                    output_dir = copy(straight, folder / "damaged")
-        (output_dir / "adapter_model.safetensors").unlink()  # so that the end is this run's, not the copy
-        outcome = run(kill_server, workspace, output_dir, **changes)
-        assert outcome.code == 0, (name, outcome.output)
-        assert f"{output_dir / 'checkpoint-12'}: {name.as_posix()} " in outcome.output
-        assert f"resuming from {output_dir / 'checkpoint-9'} (step 9)" in outcome.output
-        assert results(output_dir) == expected, name
-    assert chosen(straight) == (12, []) and cases == len(files) * len(DAMAGES)
-    return cases
-
-
-def test_every_file_of_the_newest_checkpoint_times_every_damage(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
-    """LoRA with dropout: adapter, optimizer, schedule, random numbers, positions, tokenizer, manifest."""
-    assert check_matrix(kill_server, workspace, tmp_path, lora_dropout=0.2) >= 300
 
 
 def test_a_manifest_that_is_still_json_but_edited_is_damaged(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
@@ -128,7 +76,7 @@ def test_with_every_checkpoint_damaged_the_run_is_refused(
 ) -> None:
     output_dir = finished(kill_server, workspace, tmp_path / "run")
     for checkpoint in output_dir.glob("checkpoint-*"):
-        empty(checkpoint / name, random.Random(0))
+        empty(checkpoint / name)
     before = sorted(path.name for path in output_dir.iterdir())
     outcome = run(kill_server, workspace, output_dir, "command_line")
     assert outcome.code == 2, outcome.output
@@ -142,7 +90,7 @@ def test_a_damaged_checkpoint_that_cannot_be_told_to_be_ours_is_kept(
 ) -> None:
     """Its manifest is gone, so whose it is nobody knows: the new checkpoint 12 takes its name, and it stays under another."""
     output_dir = finished(kill_server, workspace, tmp_path / "run")
-    missing(output_dir / "checkpoint-12" / "manifest.json", random.Random(0))
+    missing(output_dir / "checkpoint-12" / "manifest.json")
     kept = sorted(path.name for path in (output_dir / "checkpoint-12").iterdir())
     outcome = run(kill_server, workspace, output_dir)
     assert outcome.code == 0 and "it is now" in outcome.output, outcome.output

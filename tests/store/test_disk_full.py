@@ -5,101 +5,15 @@ Oracle: the same run on a disk that is not full, compared bit for bit.
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections import namedtuple
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
-from tests.harness.killing import Case, Server
-from tests.harness.settling import check_all, settled
-from tests.store.running import finished, run
 from tunewright import durable
-from tunewright.engine.checkpoint import CheckpointStore, Content, damage, read_checkpoint
+from tunewright.engine.checkpoint import CheckpointStore, Content, damage
 from tunewright.errors import StorageError
 from tunewright.runtime import Ranks
-
-COUNTED = re.compile(r"error: (?P<where>/\S+): .*?(?P<need>[\d.,]+) MB needed, (?P<free>[\d.,]+) MB free; make room and run the same "
-                     r"command again to go on")
-
-
-def cuts(operations: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(bytes after which the disk is full, the file then written), in the middle of the first write of each kind of file in
-    each checkpoint, of the log, of the final weights and of the results."""
-    chosen: dict[tuple[str, str], int] = {}
-    written = 0
-    for operation in operations:
-        if operation.startswith("write "):
-            _, path, size = operation.split(" ")
-            name = re.sub(r"^\.tmp.*", "weights", Path(path).name)
-            chosen.setdefault((Path(path).parent.name, name), written + int(size) // 2)
-            written += int(size)
-    return [(at, f"{folder}/{name}") for (folder, name), at in chosen.items()]
-
-
-@pytest.mark.slow
-def test_the_disk_is_full_after_so_many_bytes(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
-    """In the record, the log, every file of every checkpoint, the final weights and the results; then with room."""
-    settings = workspace.settings(tmp_path / "straight", lora_dropout=0.2)
-    counted = kill_server.run(Case("command_line", {"settings": settings}, settings["output_dir"], "count"))
-    assert counted.code == 0, counted.output
-    expected = results(tmp_path / "straight")
-    places = cuts(counted.operations)[1:]  # the first is the lock's note of who holds it
-    assert len(places) >= 50
-    chosen, states = places[::2], dict[str, Path]()
-    for at, place in chosen:
-        output_dir = tmp_path / f"full-{at}"
-        settings = workspace.settings(output_dir, lora_dropout=0.2)
-        outcome = kill_server.run(Case("command_line", {"settings": settings}, str(output_dir), "full", at))
-        assert outcome.code == 4, (place, outcome.output)
-        error = next(line for line in outcome.output.splitlines() if line.startswith("error:"))
-        found = COUNTED.match(error)
-        assert found and str(output_dir) in found["where"] and float(found["free"].replace(",", "")) > 1, (place, error)
-        assert "No space left" in error or "no space left" in error, (place, error)
-        for path in output_dir.glob("checkpoint-*"):
-            checkpoint = read_checkpoint(path)
-            assert checkpoint is not None and damage(checkpoint) == [], (place, path)
-        states[f"{place}, {at}"] = output_dir
-    assert len(chosen) >= 20
-    settings = workspace.settings(tmp_path / "straight", lora_dropout=0.2)
-    settles = settled(kill_server, settings, states, timed=False)
-    assert {found.step for found in settles.values()} == {0, 3, 6, 9, 12}
-    check_all(kill_server, "train", settings, states, expected, settles)
-
-
-@contextmanager
-def disk(path: Path, size: str) -> Iterator[bool]:
-    """A file system of `size` at `path`; False, and an ordinary directory, where this process may not mount one."""
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(path)], check=True)
-
-
-@pytest.mark.slow
-def test_a_disk_of_four_megabytes(kill_server: Server, workspace: Workspace, tmp_path: Path) -> None:
-    """A real one where it can be mounted, else the stand-in: the first save is refused, with room the run ends the same."""
-    expected = results(finished(kill_server, workspace, tmp_path / "straight"))
-    with disk(tmp_path / "disk", "4m") as mounted:
-        output_dir = tmp_path / "disk" / "run"
-        settings = workspace.settings(output_dir)
-        mode, at = ("none", 0) if mounted else ("full", 100_000)
-        outcome = kill_server.run(Case("command_line", {"settings": settings}, str(output_dir), mode, at))
-        assert outcome.code == 4 and " MB needed, " in outcome.output, outcome.output
-        assert list(output_dir.glob("checkpoint-*")) == []
-        if mounted:
-            assert f"error: {output_dir}: not enough space for a checkpoint: " in outcome.output
-            subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "disk")], check=True)
-        again = run(kill_server, workspace, output_dir)
-        assert again.code == 0, again.output
-        assert results(output_dir) == expected
 
 
 def publish(store: CheckpointStore, step: int, size: int, estimate: int = 0) -> None:

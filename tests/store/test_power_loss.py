@@ -1,7 +1,7 @@
 """Power loss: what was not forced to the disk is gone. Shown from the journal of a run's file operations.
 
 Oracle: POSIX alone. A file's bytes are safe after an fsync of it that follows its last write; a name is safe after an fsync of its
-directory that follows its making. Then the stand-in: a run killed at an operation, all that was not safe emptied, run again.
+directory that follows its making. Runs that lose the rest are those of `tunewright.selftest.power`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.resuming import Workspace, copied, results, states
-from tests.harness.killing import Case, Server
-from tests.harness.settling import check_all
-from tests.store.running import copy
+from tunewright.selftest.killing import Case, Server
+from tunewright.selftest.power import path_of
+from tunewright.selftest.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 MAKES = ("open", "mkdir", "rename", "link")
@@ -27,11 +26,6 @@ def journal(kill_server: Server, workspace: Workspace, output_dir: Path, scenari
     outcome = kill_server.run(Case(scenario, {"settings": settings}, str(output_dir), "count"))
     assert outcome.code == 0, outcome.output
     return list(outcome.operations)
-
-
-def path_of(operation: str) -> str:
-    what, _, rest = operation.partition(" ")
-    return rest.rpartition(" ")[0] if what == "write" else rest.partition(" < ")[0]
 
 
 def last(operations: Sequence[str], *starts: str) -> int:
@@ -90,39 +84,3 @@ def check_final_weights(operations: Sequence[str], output_dir: Path) -> None:
         assert max(writes, default=-1) < last(operations[:place], f"fsync {source}"), target
         assert (output_dir / target[1:]).is_file()
     assert operations.index("fsync ", moved[-1]) > moved[-1]
-
-
-def unsafe(operations: Sequence[str], root: Path) -> list[Path]:
-    """The files below `root` that a loss of power after `operations` may empty."""
-    safe: dict[str, bool] = {}
-    for operation in operations:
-        what, path = operation.split(" ")[0], path_of(operation)
-        if what in ("open", "write", "truncate"):
-            safe[path] = False
-        elif what == "fsync":
-            safe[path] = True
-        elif what == "rename":
-            source = operation.partition(" < ")[2]
-            for name in [one for one in safe if one == source or one.startswith(f"{source}/")]:
-                safe[path + name[len(source):]] = safe.pop(name)
-    return [path for path in root.rglob("*") if path.is_file() and not safe.get(f"/{path.relative_to(root)}", False)]
-
-
-def test_what_was_not_forced_to_the_disk_is_lost_and_the_run_ends_the_same(
-    kill_server: Server, workspace: Workspace, tmp_path: Path
-) -> None:
-    """At every operation; and right after each publication, whose rename is then undone as well."""
-    settings = workspace.settings(tmp_path / "run", lora_dropout=0.2)
-    operations = copied(kill_server, "train", settings, tmp_path / "copies")
-    expected = results(tmp_path / "run")
-    found, emptied = states(tmp_path / "copies"), 0
-    for point, root in list(found.items()):
-        for path in unsafe(operations[: int(point) - 1], root):
-            path.write_bytes(b"")
-            emptied += 1
-        if int(point) > 1 and operations[int(point) - 2].startswith("rename /checkpoint-"):
-            target, _, source = operations[int(point) - 2].removeprefix("rename ").partition(" < ")
-            found[f"{point}, undone"] = copy(root, tmp_path / "copies" / f"{point}-undone")
-            (found[f"{point}, undone"] / target[1:]).rename(found[f"{point}, undone"] / source[1:])
-    assert len(found) >= 300 and emptied >= len(found) and sum("undone" in name for name in found) == 4
-    check_all(kill_server, "train", settings, found, expected)

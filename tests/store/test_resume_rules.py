@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.engine.resuming import Workspace, results
-from tests.harness.killing import KILLED, Case, Server
-from tests.harness.tiny import write_model, write_rows
 from tests.store.running import copy, finished, run
 from tunewright.config.model import ModelConfig
 from tunewright.config.run import RunConfig
 from tunewright.engine.resume import weights_digest
 from tunewright.errors import InputError
+from tunewright.selftest.killing import KILLED, Case, Server
+from tunewright.selftest.tiny import write_model, write_rows
+from tunewright.selftest.workspace import Workspace, results
 
 pytestmark = pytest.mark.slow
 
@@ -344,7 +344,7 @@ def test_a_home_directory_is_one_place(
     """`~` in output_dir and in resume_from_checkpoint: lock, record, log and checkpoints are all in the same directory."""
     settings = workspace.settings(Path("~/run"), resume_from_checkpoint="~/source/checkpoint-6")
     copy(stopped, tmp_path / "source")
-    outcome = kill_server.run(Case("train_at_home", {"settings": settings, "home": str(tmp_path)}, str(tmp_path)))
+    outcome = kill_server.run(Case("tests.harness.scenarios:train_at_home", {"settings": settings, "home": str(tmp_path)}, str(tmp_path)))
     assert outcome.code == 0 and "(step 6)" in outcome.output, outcome.output
     assert {".tunewright.lock", "run.json", "trainer_log.jsonl", "checkpoint-12", "adapter_model.safetensors"} <= {
         path.name for path in (tmp_path / "run").iterdir()}

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.resuming import Workspace
-from tests.harness.killing import Server
 from tests.store.running import run
 from tunewright.engine.run_lock import LOCK, locked
 from tunewright.errors import InputError, StorageError
+from tunewright.selftest.killing import Server
+from tunewright.selftest.workspace import Workspace
 
 HOLD = """
 import os, signal, sys, time

@@ -21,6 +21,8 @@ COMMANDS: Final = Registry("command", (
     Entry("prepare", "tunewright.commands.prepare:run", "Tokenise the data sets of a configuration for later runs."),
     Entry("data", "tunewright.commands.data:run", "Check data sets, and rewrite them in other forms."),
     Entry("template", "tunewright.commands.template:run", "List and show chat templates, and check that one says the same everywhere."),
+    Entry("verify-resume", "tunewright.selftest.verify_resume:run", "Prove that a run of your own goes on bit for bit after any step."),
+    Entry("selftest", "tunewright.selftest.command:run", "Show on this machine what is promised about faults and exactness."),
     Entry("demo", "tunewright.commands.demo:run", "Fine-tune a small model on this machine, from start to finish."),
     Entry("env", "tunewright.commands.env:run", "Show versions, devices and memory."),
     Entry("version", "tunewright.commands.version:run", "Show the version."),

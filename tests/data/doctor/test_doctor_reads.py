@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from tests.harness.tiny import write_model
 from tunewright.config.data import DataConfig, TemplateConfig
 from tunewright.config.run import RunConfig
 from tunewright.config.run_control import RunControl
@@ -28,6 +27,7 @@ from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.row_encoder import row_encoder
 from tunewright.data.templates import Renderer, load_renderer
 from tunewright.errors import InputError
+from tunewright.selftest.tiny import write_model
 
 SRC = Path(__file__).parents[3] / "src"
 CUTOFF = 24

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.effects.engine_runs import losses, run
-from tests.engine.resuming import Workspace
 from tunewright.config.data import DataConfig
 from tunewright.config.run import RunConfig
 from tunewright.config.run_control import RunControl
@@ -19,6 +18,7 @@ from tunewright.data.json_rows import Row
 from tunewright.data.pipeline import build
 from tunewright.data.records import Origin, TokenIds
 from tunewright.errors import InputError
+from tunewright.selftest.workspace import Workspace
 
 HERE = Origin("rows.jsonl", 5, 6)
 

@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from tests.effects.engine_runs import config, history, losses, resumed_equals_whole, run
-from tests.engine.resuming import Workspace
-from tests.harness.tiny import WORDS
 from tunewright.cli import main
 from tunewright.commands.preflight import read_ready
 from tunewright.config.run import RunConfig
@@ -27,6 +25,8 @@ from tunewright.data.megatron.writer import IndexedWriter
 from tunewright.data.probe import probe
 from tunewright.dialects.read import read_config
 from tunewright.errors import ConfigError, InputError
+from tunewright.selftest.tiny import WORDS
+from tunewright.selftest.workspace import Workspace
 
 VOCABULARY = 1000
 

@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.harness.tiny import WORDS
+from tunewright.selftest.tiny import WORDS
 
 BETTER = WORDS[: len(WORDS) // 2]
 WORSE = WORDS[len(WORDS) // 2:]

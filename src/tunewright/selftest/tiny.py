@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 WORDS = [
     "anchor", "bridge", "candle", "dune", "ember", "falcon", "garden", "harbor", "island", "jungle", "kettle", "lantern", "meadow",
@@ -26,14 +27,16 @@ def write_model(directory: Path, *, kind: str = "llama", seed: int = 0) -> Path:
     import transformers
 
     tokenizer = _tokenizer()
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-             "tie_word_embeddings": True}
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "tie_word_embeddings": True}
     torch.manual_seed(seed)
+    more: dict[str, dict[str, Any]] = {"qwen3_next": DELTA_NET, "qwen3_moe": EXPERTS}
     configs = {"llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config, "qwen3_next": transformers.Qwen3NextConfig,
                "qwen3_moe": transformers.Qwen3MoeConfig}
-    config = configs[kind](**shape, **{"qwen3_next": DELTA_NET, "qwen3_moe": EXPERTS}.get(kind, {}))
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    config = configs[kind](**shape, **more.get(kind, {}))
+    transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -49,7 +52,7 @@ def write_rows(path: Path, count: int, *, seed: int = 0, longest: int = 12) -> P
     return path
 
 
-def _tokenizer():  # type: ignore[no-untyped-def]
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
