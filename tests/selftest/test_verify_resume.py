@@ -153,7 +153,7 @@ def test_a_signal_leaves_nothing(monkeypatch: pytest.MonkeyPatch, place: Path, n
 def test_room_is_looked_for_first(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """Eleven checkpoints of six steps, before anything runs."""
     monkeypatch.setattr(verify_resume, "_free", lambda path: 100_000)
-    with pytest.raises(StorageError, match=r"^.*place: the checkpoints of both runs need about \d+\.\d MB, 0\.1 MB are left; fewer --steps"):
+    with pytest.raises(StorageError, match=r"^.*place: the checkpoints of both runs need about \d\.\d MB, 0\.1 MB are left; fewer --st"):
         verify_resume.run(configuration(place, **setups.FULL))
     assert left(place) == []
 
