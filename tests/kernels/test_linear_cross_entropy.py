@@ -158,8 +158,8 @@ def test_nothing_of_rows_by_vocabulary_is_kept() -> None:
 
 
 def test_rows_of_a_chunk() -> None:
-    """32 MB of logits: 32 * 2^20 / (49152 * 4) = 170.7, in sixteens 160; never under 16; what is asked for."""
-    assert Shape().rows(49152, 4) == 160
+    """64 MB of logits: 64 * 2^20 / (49152 * 4) = 341.3, in sixteens 336; never under 16; what is asked for."""
+    assert Shape().rows(49152, 4) == 336
     assert Shape().rows(10_000_000, 4) == 16
     assert Shape(chunk=7).rows(49152, 4) == 7
 
@@ -178,3 +178,16 @@ def test_under_autocast_as_a_linear_layer_would_be() -> None:
     for ours, theirs in zip(gradients(found, hidden, head), gradients(wanted, hidden, head), strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < 1e-2 * theirs.norm()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_rows_that_a_cache_holds_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is turned into its gradient three rows at a time: 800 bytes hold 3 rows of 31 float64."""
+    from tunewright.kernels import linear_cross_entropy as kernel
+
+    monkeypatch.setattr(kernel, "_CACHED_BYTES", 800)
+    hidden, head, targets = inputs(bias=True)
+    found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
+    wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
+    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)

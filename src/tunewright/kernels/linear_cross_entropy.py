@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_BYTES: Final = 32 << 20
+_CHUNK_BYTES: Final = 64 << 20
+"""Of logits at a time: each chunk reads the whole head twice, which 300 rows hardly notice and 100 do."""
+_CACHED_BYTES: Final = 4 << 20
+"""What a CPU turns from logits into a gradient at a time: five passes over it, most of them without going to memory."""
 _NARROW: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 32 MB hold."""
+    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 64 MB hold."""
 
     scale: float = 1.0
     softcap: float | None = None
@@ -110,7 +113,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grads = _Gradients.empty(rows, [one and not later for one in wanted])
         _pass(rows, losses, grads, None)
         ctx.later, ctx.shape = later, manner.shape
-        ctx.save_for_backward(*((hidden, weight, bias, targets) if later else grads.like(rows.head)))
+        if later:
+            ctx.save_for_backward(hidden, weight, bias, targets)
+        else:
+            of_hidden, *ctx.of_head = grads.like(rows.head)
+            ctx.save_for_backward(of_hidden)
         return losses
 
     @staticmethod
@@ -122,11 +129,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grads = _Gradients.empty(rows, list(ctx.needs_input_grad[:3]))
             _pass(rows, None, grads, factors)
             return (*grads.like(rows.head), None, None)
-        of_hidden, of_weight, of_bias = ctx.saved_tensors
+        (of_hidden,), (of_weight, of_bias) = ctx.saved_tensors, ctx.of_head
+        del ctx.of_head  # multiplied in place, for it is as large as the head: a second backward pass would find it gone
         one = factors[:1].sum()
         return (None if of_hidden is None else of_hidden * factors.unsqueeze(-1).to(of_hidden.dtype),
-                None if of_weight is None else of_weight * one.to(of_weight.dtype),
-                None if of_bias is None else of_bias * one.to(of_bias.dtype), None, None)
+                None if of_weight is None else of_weight.mul_(one.to(of_weight.dtype)),
+                None if of_bias is None else of_bias.mul_(one.to(of_bias.dtype)), None, None)
 
 
 class _Rows(NamedTuple):
@@ -164,23 +172,37 @@ class _Gradients(NamedTuple):
 def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor | None) -> None:
     """One walk over the chunks: fill in `losses` and those of `grads` that are wanted, of `factors` [N] times the rows' losses."""
     hidden, head, targets, shape = rows
-    most = shape.rows(head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4)
-    size = -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most)))  # as many rows in each chunk
-    for start in range(0, hidden.shape[0], max(1, size)):
+    vocabulary, itemsize = head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4
+    most = shape.rows(vocabulary, itemsize)
+    size = max(1, -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most))))  # as many rows in each chunk
+    cached = max(1, _CACHED_BYTES // (vocabulary * itemsize)) if hidden.device.type == "cpu" else size
+    slopes = any(one is not None for one in grads)
+    products = hidden.new_empty(min(size, hidden.shape[0]), vocabulary)  # one room for all chunks: fresh memory costs more than it looks
+    for start in range(0, hidden.shape[0], size):
         place = slice(start, start + size)
-        part, wanted = hidden[place], targets[place]
-        logits = _logits(part, head, shape)
-        aimed = _aimed(logits, wanted, shape)
-        total, shares = _softmax(logits, spoils=shape.softcap is None)
+        part = hidden[place]
+        logits = _logits(part, head, shape, products[:part.shape[0]])
+        found = [_turned(block, wanted, shape, slopes=slopes)
+                 for block, wanted in zip(logits.split(cached), targets[place].split(cached), strict=True)]
         if losses is not None:
-            losses[place] = total - aimed + shape.z_weight * total.square() if shape.z_weight else total - aimed
-        if any(one is not None for one in grads):
-            slope = _slope(shares, logits, total, wanted, shape)
+            torch.cat(found, out=losses[place])
+        if slopes:
             if factors is not None:
-                slope.mul_(factors[place].unsqueeze(-1).to(slope.dtype))
-            slope = slope.to(part.dtype)
-            del logits, shares  # in 16 bits the products need no float32 beside them
+                logits.mul_(factors[place].unsqueeze(-1).to(logits.dtype))
+            slope = logits.to(part.dtype)
+            del logits  # in 16 bits the products need no float32 beside them
             _project(slope, part, head, place, grads)
+
+
+def _turned(logits: Tensor, targets: Tensor, shape: Shape, *, slopes: bool) -> Tensor:
+    """The losses of rows [C]; where they are differentiated, their gradient takes the place of the logits [C, V]."""
+    aimed = _aimed(logits, targets, shape)
+    total, shares = _softmax(logits, spoils=shape.softcap is None)
+    if slopes:
+        slope = _slope(shares, logits, total, targets, shape)
+        if shape.softcap is not None:
+            logits.copy_(slope)
+    return total - aimed + shape.z_weight * total.square() if shape.z_weight else total - aimed
 
 
 def _project(slope: Tensor, part: Tensor, head: Head, place: slice, grads: _Gradients) -> None:
@@ -195,9 +217,10 @@ def _project(slope: Tensor, part: Tensor, head: Head, place: slice, grads: _Grad
         grads.bias.add_(slope.sum(dim=0))
 
 
-def _logits(part: Tensor, head: Head, shape: Shape) -> Tensor:
-    """[C, D] -> [C, V] in float32 or wider."""
-    logits = part @ head.weight.t() if head.bias is None else torch.addmm(head.bias, part, head.weight.t())
+def _logits(part: Tensor, head: Head, shape: Shape, room: Tensor | None = None) -> Tensor:
+    """[C, D] -> [C, V] in float32 or wider. The products are formed in `room` [C, V], if there is one."""
+    weight = head.weight.t()
+    logits = torch.mm(part, weight, out=room) if head.bias is None else torch.addmm(head.bias, part, weight, out=room)
     logits = logits.float() if logits.dtype in _NARROW else logits
     if shape.scale != 1.0:
         logits.mul_(shape.scale)

@@ -41,17 +41,17 @@ def lora_linear_slow(hidden: Tensor, layers: tuple[Adapted, ...]) -> tuple[Tenso
 
 
 class _LoraLinear(torch.autograd.Function):
-    """Saves x, x A^T and the weights."""
+    """Saves x, A x^T and the weights. What has r columns is formed as [r, T]: as [T, r] it takes a CPU up to four times as long."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, scalings: tuple[float, ...], *flat: Tensor | None) -> tuple[Tensor, ...]:
         layers = _layers(flat, scalings)
         rows = hidden.reshape(-1, hidden.shape[-1])
-        low = rows @ _joined([layer.down for layer in layers]).t()
+        low = _joined([layer.down for layer in layers]) @ rows.t()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, low, *flat)
         ctx.scalings, ctx.shape = scalings, hidden.shape
-        return tuple(_forward(rows, layer, low[:, place]).view(*hidden.shape[:-1], -1)
+        return tuple(_forward(rows, layer, low[place]).view(*hidden.shape[:-1], -1)
                      for layer, place in zip(layers, _places(layers), strict=True))
 
     @staticmethod
@@ -67,26 +67,25 @@ class _LoraLinear(torch.autograd.Function):
             of_up: Tensor | None = None
             if slope is not None:
                 slope = slope.reshape(-1, slope.shape[-1])
-                low_slope[:, place] = slope @ layer.up
-                low_slope[:, place] *= layer.scaling
+                torch.mm(layer.up.t(), slope.t(), out=low_slope[place]).mul_(layer.scaling)
                 if ctx.needs_input_grad[2 + 4 * number + 3]:
-                    of_up = (low[:, place].t() @ slope).t().mul(layer.scaling)
+                    of_up = (low[place] @ slope).t().mul(layer.scaling)
                 if ctx.needs_input_grad[0]:
                     of_rows = slope @ layer.weight if of_rows is None else of_rows.addmm_(slope, layer.weight)
             given += [None, None, None, of_up]
         if any(ctx.needs_input_grad[4::4]):
-            of_down = low_slope.t() @ rows
+            of_down = low_slope @ rows
             for number, place in enumerate(_places(layers)):
                 given[4 * number + 2] = of_down[place] if ctx.needs_input_grad[4 + 4 * number] else None
         if of_rows is not None:
-            of_rows = of_rows.addmm_(low_slope, down).view(ctx.shape)
+            of_rows = of_rows.addmm_(low_slope.t(), down).view(ctx.shape)
         return (of_rows, None, *given)
 
 
 def _forward(rows: Tensor, layer: Adapted, low: Tensor) -> Tensor:
-    """x [T, D] and x A^T [T, r] -> [T, O]."""
+    """x [T, D] and A x^T [r, T] -> [T, O]."""
     product = rows @ layer.weight.t() if layer.bias is None else torch.addmm(layer.bias, rows, layer.weight.t())
-    return product.addmm_(low, layer.up.t(), alpha=layer.scaling)
+    return product.addmm_(low.t(), layer.up.t(), alpha=layer.scaling)
 
 
 def _layers(flat: tuple[Tensor | None, ...], scalings: tuple[float, ...]) -> list[Adapted]:
