@@ -148,3 +148,79 @@ def test_accuracy_without_a_gradient() -> None:
         wanted = SupervisedFineTuning().loss({Role.POLICY: model}, batch).metrics
         assert output_head.adopt(model) is None
         assert SupervisedFineTuning().loss({Role.POLICY: model}, batch).metrics == wanted
+
+
+def answers(lengths: Sequence[int] = (6, 9, 4)) -> Any:
+    """Rows of which only the last two tokens are trained."""
+    examples = sequences([[length] for length in lengths])
+    for example in examples:
+        example.labels[:-2] = -100
+    return collate_padded(examples, 0)
+
+
+def trained(model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = SupervisedFineTuning().loss({Role.POLICY: model}, batch)
+    (loss.sum / loss.count).backward()
+    return loss.sum.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+
+def rows_of_the_last_mlp(model: nn.Module, batch: Any) -> list[int]:
+    """How many positions its products are formed for."""
+    seen: list[int] = []
+    inside = model.model.layers[-1].mlp.down_proj
+    with inside.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[-2])):
+        trained(model, batch)
+    return seen
+
+
+TRIMMED = {"llama": True, "qwen3": True, "mistral": True, "gemma2": True, "granite": True, "cohere": True, "glm4": True,
+           "qwen3_moe": False, "gpt_oss": False, "phi": False, "gpt_neox": False}
+"""Phi and GPT-NeoX have other names; experts count what they are given."""
+
+
+@pytest.mark.parametrize("kind", TRIMMED)
+def test_the_last_layer_computes_what_is_predicted_from(kind: str) -> None:
+    """Loss and every gradient are those of the whole layer."""
+    model = made(kind)
+    batch = answers((9, 9, 9) if kind == "gemma2" else (6, 9, 4))
+    wanted = trained(model, batch)
+    assert output_head.adopt(model) is None
+    head = output_head.of(model)
+    assert head is not None and (head.last is not None) == TRIMMED[kind]
+    torch.testing.assert_close(trained(model, batch), wanted, rtol=1e-6, atol=1e-9)
+    if TRIMMED[kind]:
+        kept = len({position - 1 for row in batch.labels for position in torch.nonzero(row != -100).flatten().tolist()})
+        assert rows_of_the_last_mlp(model, batch) == [kept]
+
+
+def test_a_layer_that_is_run_again_is_run_whole() -> None:
+    """The hooks are gone by then."""
+    model = tiny("llama")
+    batch = answers()
+    wanted = trained(model, batch)
+    assert output_head.adopt(model) is None
+    model.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert set(rows_of_the_last_mlp(model, batch)) == {9}
+    torch.testing.assert_close(trained(model, batch), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_a_layer_that_draws_is_run_whole() -> None:
+    """So that gradient checkpointing draws the same."""
+    model = tiny("llama")
+    model.model.layers[-1].mlp.add_module("dropout", nn.Dropout(0.5))
+    assert output_head.adopt(model) is None
+    head = output_head.of(model)
+    assert head is not None and head.last is None
+
+
+def test_a_last_layer_that_mixes_tokens_behind_its_attention_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the names and does something else."""
+    model = tiny("llama")
+    mlp = model.model.layers[-1].mlp
+    own = type(mlp).forward
+    monkeypatch.setattr(type(mlp), "forward", lambda self, hidden: own(self, hidden.cumsum(1)))
+    assert output_head.adopt(model) is None
+    head = output_head.of(model)
+    assert head is not None and head.last is None

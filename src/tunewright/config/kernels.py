@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tunewright.config.param import Alias, param
 
-FAST_PATHS: Final = ("prefix", "loss", "lora", "mlp", "norm")
+FAST_PATHS: Final = ("prefix", "loss", "lora", "mlp", "norm", "rotary")
 """The names of the fast paths that can be switched off."""
 
 COMPILE_BACKENDS: Final = ("inductor", "aot_eager", "eager")
@@ -34,10 +34,10 @@ class KernelsConfig:
 
     slow_paths: tuple[str, ...] = param(
         (), "Fast paths that are not taken: beginnings that rows of a batch have in common computed once (prefix), the loss straight from "
-        "hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp) and norms (norm). The same is computed either way; this is for "
-        "comparing.", choices=FAST_PATHS, example="loss,norm")
+        "hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm) and rotary positions (rotary). The same is "
+        "computed either way; this is for comparing.", choices=FAST_PATHS, example="loss,norm")
     chunk_loss_size: int | None = param(
-        None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 32 MB hold.", unit="tokens",
+        None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 64 MB hold.", unit="tokens",
         minimum=1, maximum=1 << 20, mindspeed_fsdp2="chunk_loss_size")
     torch_compile: bool = param(
         False, "Compile the decoder layers with torch.compile; LoRA, gated MLPs and norms are then left to the compiler. The first steps "

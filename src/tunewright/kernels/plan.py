@@ -167,20 +167,28 @@ def hasten(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:
     `slow_paths` names those that are not wanted. Every one of them computes what the model's own code computes. Where layers are
     compiled, only the loss is ours: the compiler reads the model's own code, and would not see through ours.
     """
-    from tunewright.kernels import compilation, lora_groups, output_head, swap
+    from tunewright.kernels import compilation, lora_groups, output_head, rotary, swap
     from tunewright.kernels.verdicts import Verdicts
 
     lora_groups.switch_back(model)  # of a model that was hastened to be trained and is now to be evaluated
     swap.swap_back(model)
+    rotary.switch_back(model)
     verdicts, lines = Verdicts.of(model), list[str]()
     if "loss" not in run.kernels.slow_paths:
         kept = output_head.adopt(model, run.kernels.chunk_loss_size, verdicts.ask)
-        lines.append(f"loss: from hidden states, without logits{'' if kept is None else f': not here, {kept}'}")
+        lines.append(f"loss: from hidden states, without logits{_trimmed(model) if kept is None else f': not here, {kept}'}")
     if run.kernels.compiles:
         lines.append(f"decoder layers: compiled by {run.kernels.backend} ({compilation.compile_layers(model, run.kernels)} layers)")
     else:
         lines += _modules(run, model, verdicts.ask)
     return (*lines, *verdicts.keep())
+
+
+def _trimmed(model: PreTrainedModel) -> str:
+    from tunewright.kernels import output_head
+
+    head = output_head.of(model)
+    return "" if head is None or head.last is None else "; the last layer's MLP only where a token is predicted"
 
 
 def hasten_to_evaluate(run: RunConfig, model: PreTrainedModel) -> None:
@@ -190,10 +198,11 @@ def hasten_to_evaluate(run: RunConfig, model: PreTrainedModel) -> None:
 
 def _modules(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
     """The fast paths of single modules."""
-    from tunewright.kernels import lora_groups, swap
+    from tunewright.kernels import lora_groups, rotary, swap
 
     counted = {"lora": ("LoRA: layers that read one input run as one operation", lora_groups.switch_over),
-               "mlp": ("gated MLPs: one activation", swap.swap_mlps), "norm": ("RMSNorm: torch's own", swap.swap_norms)}
+               "mlp": ("gated MLPs: one activation", swap.swap_mlps), "norm": ("RMSNorm: torch's own", swap.swap_norms),
+               "rotary": ("rotary positions: in two passes", rotary.switch_over)}
     own = {*run.kernels.slow_paths, *(["norm"] if run.kernels.use_fused_rmsnorm is False else [])}
     for name, (line, switch) in counted.items():
         number = 0 if name in own else switch(model, ask)

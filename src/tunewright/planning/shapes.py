@@ -130,7 +130,7 @@ def _continued(lora: LoraConfig, run: RunConfig) -> LoraConfig:
 
 def _hasten(run: RunConfig, model: PreTrainedModel, mode: OnMeta) -> None:
     """The fast paths that `kernels.plan.hasten` takes, taken at their word: there are no numbers to prove them on."""
-    from tunewright.kernels import lora_groups, output_head, swap
+    from tunewright.kernels import lora_groups, output_head, rotary, swap
 
     slow = {*run.kernels.slow_paths, *(["norm"] if run.kernels.use_fused_rmsnorm is False else [])}
     if "loss" not in slow:
@@ -144,6 +144,8 @@ def _hasten(run: RunConfig, model: PreTrainedModel, mode: OnMeta) -> None:
         swap.swap_mlps_unproven(model)
     if "norm" not in slow:
         swap.swap_norms_unproven(model)
+    if "rotary" not in slow:
+        rotary.switch_over_unproven(model)
 
 
 @contextmanager

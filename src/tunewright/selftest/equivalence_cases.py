@@ -116,7 +116,8 @@ _RANKED: Final = {"4 x 1 on two ranks": (4, 1), "2 x 2 on two ranks": (2, 2), "3
 """The same on each rank; of 3 x 2 the second rank has no row in its last micro-batch, and runs a stand-in."""
 _NOT_TAKEN: Final = {
     "prefix": _unshared, "loss": _without("loss: from hidden states"), "lora": _without("LoRA: layers that read one input"),
-    "mlp": _without("gated MLPs: one activation"), "norm": _without("RMSNorm: torch's own")}
+    "mlp": _without("gated MLPs: one activation"), "norm": _without("RMSNorm: torch's own"),
+    "rotary": _without("rotary positions: in two passes")}
 _SPLIT: Final = {
     name: Change({"per_device_train_batch_size": rows, "gradient_accumulation_steps": number}, ranks, _micro_batches(number))
     for ranks, splits in ((1, _SPLITS), (RANKS, _RANKED)) for name, (rows, number) in splits.items()}

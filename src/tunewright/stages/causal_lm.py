@@ -43,7 +43,7 @@ def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0) -> 
 
 def _without_logits(policy: nn.Module, head: OutputHead, batch: Batch, kept: Tensor, targets: Tensor, smoothing: float) -> Loss:
     """The same from the hidden states of the trained positions alone."""
-    with output_head.hidden_states(head) as taken:
+    with output_head.hidden_states(head, kept) as taken:
         policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False)
     trained = targets != IGNORE_INDEX
     hidden, aims = taken[0][trained], targets[trained]

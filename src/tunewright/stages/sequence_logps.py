@@ -41,7 +41,7 @@ def token_logps(policy: nn.Module, batch: Batch) -> Tensor:
     if head is None:
         logits = policy(**model_inputs(batch), logits_to_keep=kept.columns, use_cache=False).logits
         return logps.target_logps(kept.of(logits), aims.targets)
-    with output_head.hidden_states(head) as taken:
+    with output_head.hidden_states(head, kept.columns) as taken:
         policy(**model_inputs(batch), logits_to_keep=kept.columns, use_cache=False)
     return head.log_probs(kept.of(taken[0]), aims.targets)
 
@@ -64,7 +64,7 @@ def answer_states(policy: nn.Module, batch: Batch) -> AnswerStates:
         output = policy(**model_inputs(batch), logits_to_keep=kept.columns, output_hidden_states=True, use_cache=False)
         logits, hidden = kept.of(output.logits), kept.of(output.hidden_states[-1][:, kept.columns])
         return AnswerStates(logps.target_logps(logits, aims.targets), hidden, lambda: logps.entropy(logits.detach()))
-    with output_head.hidden_states(head) as taken:
+    with output_head.hidden_states(head, kept.columns) as taken:
         policy(**model_inputs(batch), logits_to_keep=kept.columns, use_cache=False)
     hidden = kept.of(taken[0])
     return AnswerStates(head.log_probs(hidden, aims.targets), hidden, lambda: head.entropies(hidden))

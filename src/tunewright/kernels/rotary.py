@@ -1,0 +1,154 @@
+"""Rotary positions with two passes over queries and keys, where models' own code takes five and its gradient eight.
+
+Naive equivalent (Su et al. 2021, equation 34, with the pairs (i, i + D/2)): y = x cos + rotate_half(x) sin, rotate_half(x) = (-x2, x1) of
+x = (x1, x2). Here each half of x is added to its own multiple of the other, in place.
+
+Every family of models has this function under one name in the file of its attention. No file and no class is changed: an instance gets the
+forward of its class with that one name bound to ours, after ours has been shown to be that family's function.
+
+Axes: B rows, H heads, T positions, D head width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tunewright.kernels.probe import TOLERANCE
+from tunewright.kernels.verdicts import Ask, prove_anew
+
+NAME: Final = "apply_rotary_pos_emb"
+"""What transformers calls it, whatever the family."""
+_WIDTH: Final = 8
+"""Of the head that a function is tried on."""
+Rotation = Callable[..., tuple[Tensor, Tensor]]
+
+
+def rotate(own: Rotation, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *others: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+    """query, key [B, H, T, D], cos and sin [B, T, D] -> both, rotated. `own` is called for anything else: axes in another order, widths or
+    number formats that differ."""
+    kinds = {one.dtype for one in (query, key, cos, sin)}
+    if others or settings or len(kinds) > 1 or not query.shape[-1] == key.shape[-1] == cos.shape[-1] or cos.dim() != query.dim() - 1:
+        return own(query, key, cos, sin, *others, **settings)
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return rotated(query, cos, sin), rotated(key, cos, sin)
+
+
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """[..., D], with cos and sin that broadcast to it -> [..., D]. Not differentiable in cos and sin."""
+    found: Tensor = _Rotated.apply(states, cos, sin)
+    return found
+
+
+class _Rotated(torch.autograd.Function):
+    """y1 = x1 c1 - x2 s1, y2 = x2 c2 + x1 s2; dx1 = dy1 c1 + dy2 s2, dx2 = dy2 c2 - dy1 s1."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        (first, second), (sin_first, sin_second) = states.chunk(2, -1), sin.chunk(2, -1)
+        found = states * cos
+        found_first, found_second = found.chunk(2, -1)
+        found_first.addcmul_(second, sin_first, value=-1)
+        found_second.addcmul_(first, sin_second)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        (first, second), (sin_first, sin_second) = slope.chunk(2, -1), sin.chunk(2, -1)
+        found = slope * cos
+        found_first, found_second = found.chunk(2, -1)
+        found_first.addcmul_(second, sin_second)
+        found_second.addcmul_(first, sin_first, value=-1)
+        return found, None, None
+
+
+def switch_over(model: nn.Module, ask: Ask = prove_anew) -> int:
+    """Let every attention whose rotary positions are these compute them so; returns how many do."""
+    return _switch(model, partial(_is_proven, ask))
+
+
+def switch_over_unproven(model: nn.Module) -> int:
+    """`switch_over` for a model that has shapes and no numbers to try it on, as the planner makes one."""
+    return _switch(model, lambda own, module: True)
+
+
+def _switch(model: nn.Module, is_ours: Callable[[Rotation, nn.Module], bool]) -> int:
+    forwards: dict[FunctionType, FunctionType | None] = {}
+    switched = 0
+    for module in model.modules():
+        forward = type(module).forward
+        if "forward" in module.__dict__ or not isinstance(forward, FunctionType) or not _calls_it(forward):
+            continue
+        if forward not in forwards:
+            own = forward.__globals__[NAME]
+            forwards[forward] = _bound_anew(forward, partial(rotate, own)) if is_ours(own, module) else None
+        chosen = forwards[forward]
+        if chosen is not None:
+            module.forward = MethodType(chosen, module)
+            switched += 1
+    return switched
+
+
+def switch_back(model: nn.Module) -> None:
+    """Give all of them their own forward again."""
+    for module in model.modules():
+        forward = module.__dict__.get("forward")
+        if isinstance(forward, MethodType) and isinstance(forward.__func__, FunctionType):
+            named = forward.__func__.__globals__.get(NAME)
+            if isinstance(named, partial) and named.func is rotate:
+                del module.__dict__["forward"]
+
+
+def _calls_it(forward: FunctionType) -> bool:
+    """Whether the code of a forward, not of a decorator around it, calls the function of its file. One that another package put there, such
+    as Liger, stays."""
+    own = forward.__globals__.get(NAME)
+    return (NAME in forward.__code__.co_names and not hasattr(forward, "__wrapped__") and inspect.isfunction(own)
+            and own.__module__ == forward.__module__)
+
+
+def _bound_anew(forward: FunctionType, ours: Rotation) -> FunctionType:
+    """The same code with the name bound to ours."""
+    found = FunctionType(forward.__code__, {**forward.__globals__, NAME: ours}, forward.__name__, forward.__defaults__, forward.__closure__)
+    found.__kwdefaults__ = forward.__kwdefaults__
+    return found
+
+
+def _is_proven(ask: Ask, own: Rotation, module: nn.Module) -> bool:
+    weight = next(module.parameters())
+    question = f"{NAME} of {own.__module__} in {weight.dtype} on {weight.device.type}"
+    return ask(question, partial(_disproof, own, weight)) is None
+
+
+def _disproof(own: Rotation, like: Tensor) -> str | None:
+    """Output and gradients of queries and keys against those of a model's own function, where no two cosines or sines are alike."""
+    generator = torch.Generator().manual_seed(0)
+    kind = like.dtype if like.is_floating_point() else torch.float32
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(like.device, kind)
+
+    query, key = drawn(1, 2, 3, _WIDTH).requires_grad_(), drawn(1, 1, 3, _WIDTH).requires_grad_()
+    cos, sin, slopes = drawn(1, 3, _WIDTH), drawn(1, 3, _WIDTH), (drawn(1, 2, 3, _WIDTH), drawn(1, 1, 3, _WIDTH))
+    with torch.enable_grad():
+        try:
+            theirs = own(query, key, cos, sin)
+            wanted = (*theirs, *torch.autograd.grad(theirs, (query, key), slopes))
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return "it takes other arguments"
+        ours = rotate(own, query, key, cos, sin)
+        found = (*ours, *torch.autograd.grad(ours, (query, key), slopes))
+    is_same = all(one.dtype == two.dtype and one.shape == two.shape
+                  and bool((one - two).abs().max() <= TOLERANCE.get(kind, 1e-5) * two.abs().max())
+                  for one, two in zip(found, wanted, strict=True))
+    return None if is_same else "it computes something else"
