@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.kernels.test_isolation import tiny
-from tunewright.kernels.elementwise import swiglu
+from tunewright.kernels.elementwise import _SwiGLUProjected, gated_mlp, swiglu
 from tunewright.kernels.swap import swap_back, swap_mlps, swap_norms
 
 IDS = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(1))
@@ -48,6 +48,22 @@ def test_swiglu_in_float64() -> None:
     assert up.grad.tolist() == pytest.approx([0, sigmoid], rel=1e-15)
     assert torch.autograd.gradcheck(swiglu, (torch.randn(3, 4, dtype=torch.float64, requires_grad=True),
                                              torch.randn(3, 4, dtype=torch.float64, requires_grad=True)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_projection_that_trains_keeps_no_product(bias: bool) -> None:
+    """Numerical slopes of all it reads; between the passes it holds gate, up and weight, not their product."""
+    generator = torch.Generator().manual_seed(0)
+    down = nn.Linear(4, 3, bias=bias, dtype=torch.float64)
+    gate, up = (torch.randn(2, 5, 4, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    parts = (gate, up, down.weight, *([down.bias] if bias else []))
+    assert torch.autograd.gradcheck(lambda g, u, w, b=None: _SwiGLUProjected.apply(g, u, w, b), parts)
+    block = nn.Module()
+    block.gate_proj, block.up_proj, block.down_proj = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 6)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(tuple(one.shape)) or one, lambda one: one):
+        gated_mlp(block, torch.randn(1, 5, 6))
+    assert kept.count((1, 5, 4)) == 2 and (5, 4) not in kept
 
 
 def test_a_module_that_does_something_else_keeps_its_own() -> None:

@@ -21,6 +21,7 @@ from tunewright.kernels.output_head import of
 from tunewright.kernels.plan import hasten
 
 RUN: RunConfig = read_config([]).config
+LOSS = "loss: from hidden states, without logits; the last layer's MLP only where a token is predicted"
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +43,10 @@ def counted(model: nn.Module) -> tuple[tuple[str, ...], int]:
 
 
 def test_a_second_run_takes_the_same_paths_without_a_proof() -> None:
-    """Three passes (logits, hidden states, which LoRA layers share an input), then none. The weights of the second model are others;
-    its loss and every gradient are those of its own code."""
+    """Five passes (logits, hidden states, those of the last layer twice, which LoRA layers share an input), then none.
+    The weights of the second model are others; its loss and every gradient are those of its own code."""
     first, passes = counted(with_adapter(tiny("llama")))
-    assert passes == 3 and len(kept()) == 1
+    assert passes == 5 and len(kept()) == 1
     model = with_adapter(tiny("llama"))
     with torch.no_grad():
         for weight in model.parameters():
@@ -54,9 +55,10 @@ def test_a_second_run_takes_the_same_paths_without_a_proof() -> None:
     again, passes = counted(model)
     assert passes == 0 and of(model) is not None
     assert first[:-1] == again[:-1] == (
-        "loss: from hidden states, without logits", "LoRA: layers that read one input run as one operation (8 modules)",
-        "gated MLPs: one activation (2 modules)", "RMSNorm: torch's own (5 modules)")
-    assert first[-1].startswith("6 proofs of these paths took ") and first[-1].endswith(f" s; kept in {kept()[0]}")
+        LOSS, "LoRA: layers that read one input run as one operation (8 modules)",
+        "gated MLPs: one activation (2 modules)", "RMSNorm: torch's own (5 modules)",
+        "rotary positions: in two passes (2 modules)")
+    assert first[-1].startswith("8 proofs of these paths took ") and first[-1].endswith(f" s; kept in {kept()[0]}")
     assert again[-1] == f"these paths were proven by an earlier run: {kept()[0]}"
     torch.testing.assert_close(loss_and_gradients(model), wanted, rtol=1e-5, atol=1e-7)
 
@@ -70,7 +72,7 @@ def test_a_damaged_file_is_as_if_absent(spoil: Callable[[str], str]) -> None:
     (file,) = kept()
     whole = file.read_text()
     file.write_text(spoil(whole))
-    assert counted(with_adapter(tiny("llama")))[1] == 3
+    assert counted(with_adapter(tiny("llama")))[1] == 5
     assert kept() == [file] and file.read_text() == whole
 
 
@@ -121,7 +123,7 @@ def test_a_verdict_against_a_path_is_not_kept() -> None:
     lines, _ = counted(broken)
     assert lines[0].startswith("loss: from hidden states, without logits: not here, the model changes its logits") and of(broken) is None
     mended = tiny("llama")
-    assert counted(mended)[0][0] == "loss: from hidden states, without logits" and of(mended) is not None
+    assert counted(mended)[0][0] == LOSS and of(mended) is not None
 
 
 def test_a_lora_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +150,8 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_where_nothing_is_asked() -> None:
-    run = read_config(["slow_paths=loss,lora,mlp,norm"]).config
-    assert hasten(run, tiny("llama")) == ("slow_paths: loss, lora, mlp, norm as the model has them",)  # type: ignore[arg-type]
+    run = read_config(["slow_paths=loss,lora,mlp,norm,rotary"]).config
+    assert hasten(run, tiny("llama")) == ("slow_paths: loss, lora, mlp, norm, rotary as the model has them",)  # type: ignore[arg-type]
     assert kept() == []
 
 

@@ -2,7 +2,7 @@
 
 RMSNorm (Zhang and Sennrich 2019, equation 4): x / sqrt(mean(x^2) + eps) * w. Models write it as six operations; torch has one for GPUs.
 SwiGLU (Shazeer 2020, equation 6): silu(gate) * up. Its product is formed in place, and silu(gate) is computed anew in the backward pass
-instead of kept.
+instead of kept. The product itself is what the gradient of the projection behind it needs; where that trains, it is computed anew, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import linear, rms_norm, silu
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -34,10 +34,35 @@ class _SwiGLU(torch.autograd.Function):
         return torch.ops.aten.silu_backward(slope * up, gate), silu(gate).mul_(slope)
 
 
+class _SwiGLUProjected(torch.autograd.Function):
+    """y = p W^T + b with p = silu(gate) up; dW = dy^T p, db = sum of dy, dp = dy W."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return linear(silu(gate).mul_(up), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up, weight = ctx.saved_tensors
+        rows, active = slope.reshape(-1, slope.shape[-1]), silu(gate)
+        of_weight = rows.t() @ (active * up).flatten(0, -2) if ctx.needs_input_grad[2] else None
+        of_bias = rows.sum(0) if ctx.needs_input_grad[3] else None
+        of_product = slope @ weight
+        return torch.ops.aten.silu_backward(of_product * up, gate), active.mul_(of_product), of_weight, of_bias
+
+
 def gated_mlp(module: nn.Module, hidden: Tensor) -> Tensor:
     """down(silu(gate(x)) * up(x)), for a module with those three projections."""
-    found: Tensor = module.down_proj(swiglu(module.gate_proj(hidden), module.up_proj(hidden)))  # type: ignore[operator]
-    return found
+    down = cast("nn.Module", module.down_proj)
+    gate, up = module.gate_proj(hidden), module.up_proj(hidden)  # type: ignore[operator]
+    plain = type(down) is nn.Linear and down.weight.requires_grad and not down._forward_pre_hooks and not down._forward_hooks
+    if plain and "forward" not in down.__dict__ and not torch.is_autocast_enabled(hidden.device.type):
+        found: Tensor = _SwiGLUProjected.apply(gate, up, down.weight, down.bias)
+        return found
+    projected: Tensor = down(swiglu(gate, up))
+    return projected
 
 
 def plain_norm(module: nn.Module, hidden: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from torch.autograd.function import once_differentiable
 
 _CHUNK_BYTES: Final = 64 << 20
 """Of logits at a time: each chunk reads the whole head twice, which 300 rows hardly notice and 100 do."""
+_TRAINED_CHUNK_BYTES: Final = 16 << 20
+"""The same where the head trains: memory is at its most then, with all activations and the head's gradient."""
 _CACHED_BYTES: Final = 4 << 20
 """What a CPU turns from logits into a gradient at a time: five passes over it, most of them without going to memory."""
 _NARROW: Final = (torch.float16, torch.bfloat16)
@@ -30,7 +32,8 @@ _NARROW: Final = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 64 MB hold."""
+    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 64 MB hold, or
+    16 where the head trains."""
 
     scale: float = 1.0
     softcap: float | None = None
@@ -38,9 +41,9 @@ class Shape:
     z_weight: float = 0.0
     chunk: int | None = None
 
-    def rows(self, vocabulary: int, itemsize: int) -> int:
-        """Rows of a chunk."""
-        return self.chunk or max(16, _CHUNK_BYTES // (vocabulary * itemsize) // 16 * 16)
+    def rows(self, vocabulary: int, itemsize: int, *, trained: bool = False) -> int:
+        """Rows of a chunk; `trained`: the head gets a gradient."""
+        return self.chunk or max(16, (_TRAINED_CHUNK_BYTES if trained else _CHUNK_BYTES) // (vocabulary * itemsize) // 16 * 16)
 
 
 class Head(NamedTuple):
@@ -173,15 +176,16 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
     """One walk over the chunks: fill in `losses` and those of `grads` that are wanted, of `factors` [N] times the rows' losses."""
     hidden, head, targets, shape = rows
     vocabulary, itemsize = head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4
-    most = shape.rows(vocabulary, itemsize)
+    most = shape.rows(vocabulary, itemsize, trained=grads.weight is not None)
     size = max(1, -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most))))  # as many rows in each chunk
     cached = max(1, _CACHED_BYTES // (vocabulary * itemsize)) if hidden.device.type == "cpu" else size
     slopes = any(one is not None for one in grads)
-    products = hidden.new_empty(min(size, hidden.shape[0]), vocabulary)  # one room for all chunks: fresh memory costs more than it looks
+    # One room for all chunks, because fresh memory costs more than it looks; products in 16 bits are soon replaced by float32.
+    room = None if hidden.dtype in _NARROW else hidden.new_empty(min(size, hidden.shape[0]), vocabulary)
     for start in range(0, hidden.shape[0], size):
         place = slice(start, start + size)
         part = hidden[place]
-        logits = _logits(part, head, shape, products[:part.shape[0]])
+        logits = _logits(part, head, shape, None if room is None else room[:part.shape[0]])
         found = [_turned(block, wanted, shape, slopes=slopes)
                  for block, wanted in zip(logits.split(cached), targets[place].split(cached), strict=True)]
         if losses is not None:
