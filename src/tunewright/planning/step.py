@@ -205,7 +205,8 @@ def _forward(model: nn.Module, inputs: Mapping[str, Any], kept: Tensor, batch: B
 
     projection = model.get_output_embeddings()  # type: ignore[operator]
     hook = projection.register_forward_pre_hook(mark)
-    taking: AbstractContextManager[list[Tensor]] = nullcontext([]) if head is None else output_head.hidden_states(head, kept)
+    # The last layer runs whole here, because what all layers keep is reckoned from a few.
+    taking: AbstractContextManager[list[Tensor]] = nullcontext([]) if head is None else output_head.hidden_states(head)
     try:
         with taking as taken:
             logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits
