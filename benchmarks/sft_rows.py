@@ -1,6 +1,7 @@
 """Rows of instruction data as token ids and labels, made from text on disk: what every side of `training.py` trains on.
 
-A row is a question in ChatML that is not trained and an answer that is; the text of both is prose and code (see prose.py). Two kinds:
+A row is a system prompt and a question in ChatML that are not trained and an answer that is; the text is prose and code (see prose.py),
+and the system prompt, as in data that one template has rendered, is the same in all rows. Two kinds:
 `long-tailed`, whose lengths are spread as those of public instruction data are (mean 191 tokens, of which 40 % carry a label; batches
 of random rows are padding to 37 to 47 %), and `uniform`, of which all rows have 192 tokens. The same arguments give the same rows.
 """
@@ -11,7 +12,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
 from typing import Final, NamedTuple
@@ -136,16 +137,12 @@ def _rows(sizes: list[Sizes], tokenizer: Path) -> Iterator[Row]:
         found = ids("".join(words[first : first + length]))[:count]
         return found + found[:1] * (count - len(found))
 
+    user, assistant, end = ids("<|im_end|>\n<|im_start|>user\n"), ids("<|im_end|>\n<|im_start|>assistant\n"), ids("<|im_end|>")
+    system = ids("<|im_start|>system\n")
+    system += text(max(1, _FRAME - len(system) - len(user) - len(assistant)))
+    frame = len(system) + len(user) + len(assistant)
     for size in sizes:
-        yield _row(size, ids, text)
-
-
-def _row(size: Sizes, ids: Callable[[str], list[int]], text: Callable[[int], list[int]]) -> Row:
-    """System prompt, question and answer, marked as ChatML does; `size` says how much text there is between the marks."""
-    system, user = ids("<|im_start|>system\n"), ids("<|im_end|>\n<|im_start|>user\n")
-    assistant, end = ids("<|im_end|>\n<|im_start|>assistant\n"), ids("<|im_end|>")
-    marks = len(system) + len(user) + len(assistant)
-    asked = size.tokens - size.trained
-    prompt = [*system, *text(max(1, _FRAME - marks)), *user, *text(max(1, asked - max(_FRAME, marks + 1))), *assistant][:asked]
-    answer = [*text(size.trained - len(end)), *end]
-    return Row(prompt + answer, [IGNORED] * len(prompt) + answer)
+        asked = size.tokens - size.trained
+        prompt = [*system, *user, *text(max(1, asked - frame)), *assistant][:asked]
+        answer = [*text(size.trained - len(end)), *end]
+        yield Row(prompt + answer, [IGNORED] * len(prompt) + answer)

@@ -76,6 +76,10 @@ token ids and labels in the same batches, with the same optimizer, rate and firs
 behind it the least and the most of all rounds. CPU seconds are those of all threads; they depend less than seconds of the clock on what
 else the machine does. The ceiling is the machine's own matrix product in float32, measured in each round. Peak memory is the most that
 the whole process held, Python and the model included.
+
+Rows of training begin with the same system prompt, 32 tokens of template in all, as public instruction data does. tunewright computes what
+rows of a batch have in common once; tokens count for every row, on all sides alike. The side `tunewright-without-prefix` is the same run
+without that. The case with two threads was measured when each row had a system prompt of its own.
 """
 
 
