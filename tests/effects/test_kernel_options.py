@@ -233,7 +233,8 @@ class HeadProducts(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), settings: Any = None) -> Any:
         found = function(*arguments, **(settings or {}))
-        if function is torch.ops.aten.mm.default and found.shape[1] == self.vocabulary and found.device.type != "meta":
+        products = (torch.ops.aten.mm.default, torch.ops.aten.mm.out)
+        if function in products and found.shape[1] == self.vocabulary and found.device.type != "meta":
             self.rows.append(found.shape[0])
         return found
 

@@ -31,12 +31,14 @@ _WIDTH: Final = 8
 Rotation = Callable[..., tuple[Tensor, Tensor]]
 
 
-def rotate(own: Rotation, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *others: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+def rotate(own: Rotation, *given: Any, **settings: Any) -> tuple[Tensor, Tensor]:
     """query, key [B, H, T, D], cos and sin [B, T, D] -> both, rotated. `own` is called for anything else: axes in another order, widths or
     number formats that differ."""
-    kinds = {one.dtype for one in (query, key, cos, sin)}
-    if others or settings or len(kinds) > 1 or not query.shape[-1] == key.shape[-1] == cos.shape[-1] or cos.dim() != query.dim() - 1:
-        return own(query, key, cos, sin, *others, **settings)
+    if len(given) != 4 or settings:
+        return own(*given, **settings)
+    query, key, cos, sin = given
+    if len({one.dtype for one in given}) > 1 or not query.shape[-1] == key.shape[-1] == cos.shape[-1] or cos.dim() != query.dim() - 1:
+        return own(query, key, cos, sin)
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     return rotated(query, cos, sin), rotated(key, cos, sin)
 
