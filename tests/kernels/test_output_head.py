@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -24,12 +26,6 @@ MODELS: dict[str, dict[str, Any]] = {
 
 Lengths = Sequence[Sequence[int]]
 RAGGED: Lengths = [[6], [9], [4]]
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    yield
-    output_head._adopted.clear()
 
 
 def made(kind: str, **changes: Any) -> nn.Module:
@@ -138,6 +134,16 @@ def test_a_head_that_trains_beside_adapters(kind: str) -> None:
     torch.testing.assert_close(losses(model), wanted, rtol=1e-6, atol=1e-9)
     with model.disable_adapter():
         assert output_head.of(model) is None
+
+
+def test_a_model_that_has_been_taken_over_leaves_memory() -> None:
+    """No list of heads keeps it."""
+    model = tiny("llama")
+    assert output_head.adopt(model) is None
+    assert (known := weakref.ref(model))() is not None
+    del model
+    gc.collect()
+    assert known() is None
 
 
 def test_accuracy_without_a_gradient() -> None:

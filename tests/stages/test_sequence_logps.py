@@ -5,7 +5,7 @@ Oracle: each row by itself through transformers' own forward, torch's log_softma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -28,12 +28,6 @@ LAYOUTS: dict[str, Callable[[Sequence[Example]], Batch]] = {
     "shared": collate_pairs_shared, "flat": collate_pairs_flat, "padded": partial(collate_pairs_padded, pad_token_id=0)}
 PAIRS = [(6, (3, 5)), (2, (1, 1)), (7, (4, 2))]
 NEAR = 1e-10
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    yield
-    output_head._adopted.clear()
 
 
 def example_of(group: Group, number: int = 0) -> Example:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
-_adopted: WeakKeyDictionary[nn.Module, OutputHead] = WeakKeyDictionary()
+_NAME: Final = "_tunewright_output_head"
+"""Attribute of a projection that has been taken over: nothing outside a model keeps it in memory."""
 _WORTH_IT: Final = 0.9
 """Part of the positions from which on taking them out and putting them back is no gain."""
 
@@ -104,10 +104,10 @@ def adopt_unproven(model: PreTrainedModel, chunk: int | None = None) -> str | No
 
 def _adopt(model: PreTrainedModel, head: OutputHead) -> None:
     """Remember the head; and, of a projection that is trained as a copy, the one that a reference without the adapter uses."""
-    _adopted[head.projection] = head
+    setattr(head.projection, _NAME, head)
     original = getattr(model.get_output_embeddings(), "original_module", None)
     if isinstance(original, nn.Linear):
-        _adopted[original] = replace(head, projection=original)
+        setattr(original, _NAME, replace(head, projection=original))
 
 
 def of(policy: nn.Module) -> OutputHead | None:
@@ -115,7 +115,7 @@ def of(policy: nn.Module) -> OutputHead | None:
     while not hasattr(policy, "get_output_embeddings") and isinstance(getattr(policy, "module", None), nn.Module):
         policy = policy.module  # type: ignore[assignment]
     projection = _projection(policy) if hasattr(policy, "get_output_embeddings") else None
-    return None if projection is None else _adopted.get(projection)
+    return None if projection is None else vars(projection).get(_NAME)
 
 
 @contextmanager
