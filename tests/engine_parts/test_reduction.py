@@ -31,14 +31,18 @@ class Model(torch.nn.Module):
 
 
 def same_step_again(folder: str, dtype: str, arranged: bool) -> int:
-    """On each of three ranks: what several passes over the same rows leave as gradients, and rank 0's buffer."""
+    """On each of three ranks: what several passes over the same rows leave as gradients, and rank 0's buffer.
+
+    Each rank keeps what it computed with until it ends: freed right after the last step, a process group waits for threads of its own that
+    may still wait for Python to free the hook's last answer.
+    """
     children = []
     for rank in range(RANKS):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                _passes(Path(folder), rank, dtype or None, arranged)
+                kept = _passes(Path(folder), rank, dtype or None, arranged)  # noqa: F841
                 code = 0
             finally:
                 os._exit(code)
@@ -46,7 +50,7 @@ def same_step_again(folder: str, dtype: str, arranged: bool) -> int:
     return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
 
 
-def _passes(folder: Path, rank: int, dtype: str | None, arranged: bool) -> None:
+def _passes(folder: Path, rank: int, dtype: str | None, arranged: bool) -> torch.nn.Module:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     policy = torch.nn.parallel.DistributedDataParallel(Model(), bucket_cap_mb=1)
     if arranged:
@@ -60,7 +64,8 @@ def _passes(folder: Path, rank: int, dtype: str | None, arranged: bool) -> None:
         found[f"note {number}"] = policy.module.note.clone()
         policy.zero_grad()
     save_file(found, folder / f"{rank}.safetensors")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    return policy
 
 
 def passes_of_each(folder: Path, dtype: str, *, arranged: bool) -> list[dict[str, torch.Tensor]]:
