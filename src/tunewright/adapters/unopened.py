@@ -63,7 +63,7 @@ def _matches(entry: str, modules: Iterable[str]) -> bool:
     named = f".{entry}."
     try:
         pattern = re.compile(entry)
-    except re.error:
+    except (re.error, RecursionError):
         return True  # the rule on patterns says so
     return any(named in f".{module}." or pattern.search(module) for module in modules)
 

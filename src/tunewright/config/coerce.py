@@ -11,8 +11,10 @@ from tunewright.config.literals import read_literal, read_mapping, show, split_c
 from tunewright.config.spelling import did_you_mean, nearest
 from tunewright.config.table import Row
 
-_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LEADING_ZERO = re.compile(r"[+-]?0[\d_]+")
+_DIGITS = 400
+"""Letters of the longest number: no float64 needs more."""
 _QUOTED = re.compile(r"[“”„‘’«»]\S*[“”‘’«»]")
 _TRUTHS = {"true": True, "false": False}
 _NULLS = ("null", "none", "~")
@@ -71,7 +73,7 @@ def _bool(row: Row, raw: Any) -> bool:
 def _number(row: Row, raw: Any) -> float:
     if isinstance(raw, str) and _LEADING_ZERO.fullmatch(raw.strip()):
         raise BadValueError(f"{_quoted(raw)} begins with a zero, by which some readers mean octal", "write it without")
-    if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
+    if isinstance(raw, str) and len(raw) <= _DIGITS and _NUMBER.fullmatch(raw.strip()):
         text = raw.strip().replace("_", "")
         raw = int(text) if text.lstrip("+-").isdigit() else float(text)
     if isinstance(raw, bool) or not isinstance(raw, int | float):

@@ -27,6 +27,8 @@ def broken_pattern(case: Case) -> list[Broken]:
                 re.compile(pattern)
             except re.error as error:
                 found.append(Broken(field, f"'{pattern}' is not a valid pattern: {error.msg} at position {error.pos}"))
+            except RecursionError:
+                found.append(Broken(field, f"'{pattern[:40]}...' is not a valid pattern: its brackets lie too deep in each other"))
     return found
 
 
