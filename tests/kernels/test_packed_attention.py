@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tunewright.data.collate import Example, collate_flat, collate_padded
-from tunewright.kernels.packed_attention import Rule, attend_segments, register
+from tunewright.kernels.blocked_attention import Rule
+from tunewright.kernels.packed_attention import attend_segments, register
 from tunewright.kernels.prefix_sharing import segments
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tests.harness.prompts import Group, groups, one_by_one, shared
 from tests.kernels.test_isolation import GOLDEN, MODELS, WINDOW, exact_softmax, gradients, run, tiny, with_adapter
-from tunewright.kernels.packed_attention import Rule, attend_segments
+from tunewright.kernels.blocked_attention import Rule
+from tunewright.kernels.packed_attention import attend_segments
 from tunewright.kernels.plan import apply, plan, share_prefixes
 from tunewright.kernels.prefix_sharing import Segment, seen_mask, segments
 from tunewright.stages.sequence_logps import token_logps

@@ -12,13 +12,13 @@ Axes: H query heads, G key heads, T positions of the whole row, D head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.errors import require
+from tunewright.kernels.blocked_attention import Rule, attend_blocks, fits
 from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask, segments
 
 if TYPE_CHECKING:
@@ -58,21 +58,15 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`scale` of the products, absent for 1 / sqrt(D); `window`: a query sees its own position and the `window - 1` before it."""
-
-    scale: float | None = None
-    window: int | None = None
-    dropout: float = 0.0
-
-
 def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Segment], rule: Rule) -> Tensor:
     """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D].
 
-    Keys of a prefix are copied in front of the segment's own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but
-    take 1.2 times as long for 80 tokens after 150 on a CPU, and products with a softmax of our own 1.1 to 1.3 times.
+    On a CPU in blocks (`kernels.blocked_attention`); elsewhere one call for each segment, with the keys of a prefix copied in front of its
+    own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but take 1.2 times as long for 80 tokens after 150 on a
+    CPU, and products with a softmax of our own 1.1 to 1.3 times.
     """
+    if fits(query, key, value, rule):
+        return attend_blocks(query, key, value, parts, rule)
     grouped = query.shape[1] != key.shape[1]
     found = []
     by_segment = zip(parts, own(parts, query), seen(parts, key, rule.window), seen(parts, value, rule.window), strict=True)

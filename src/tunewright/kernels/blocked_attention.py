@@ -1,0 +1,140 @@
+"""Attention of segments on a CPU by torch's own kernel, called on blocks of queries that each see only the keys they may.
+
+Naive equivalent: `softmax(q k^T * scale + M) v` for each segment (`kernels.packed_attention`). torch's kernel looks at all keys of a
+segment that is shorter than one of its blocks, also at those that lie behind; blocks of our own leave out nearly half of them. And a
+gradient needs the result of attention, which the output projection keeps anyway: here both keep the same tensor, and keys of a prefix are
+put in front of a segment's own once more instead of being kept.
+
+Axes: H query heads, G key heads, T positions of the whole row, D head width; of one segment R queries and K keys that it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask
+
+_SHORTEST: Final = 64
+"""Queries of a block. Measured for rows of 120 to 1,600 tokens: 32 and 128 are slower (docs/decisions/0012)."""
+_BLOCKS: Final = 16
+"""Of a long segment: each of them adds to the gradients of all keys before it."""
+_WHOLE: Final = 96
+"""Tokens up to which one block is no slower than two."""
+_FORMATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`scale` of the products, absent for 1 / sqrt(D); `window`: a query sees its own position and the `window - 1` before it."""
+
+    scale: float | None = None
+    window: int | None = None
+    dropout: float = 0.0
+
+
+def fits(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> bool:
+    """Whether torch's kernel for CPUs takes them, in the number format that they are in."""
+    narrows = torch.is_autocast_enabled("cpu") and query.dtype not in (torch.get_autocast_dtype("cpu"), torch.float64)
+    return (query.device.type == "cpu" and query.dtype in _FORMATS and query.dtype == key.dtype == value.dtype and not narrows
+            and query.shape[-1] == key.shape[-1] == value.shape[-1] and query.shape[1] % key.shape[1] == 0 and rule.dropout == 0.0
+            and not torch.compiler.is_compiling())
+
+
+def attend_blocks(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Segment], rule: Rule) -> Tensor:
+    """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D]."""
+    found: Tensor = _Attention.apply(query, key, value, tuple(parts), rule)
+    return found
+
+
+class _Block(NamedTuple):
+    """Queries [start, end) of a segment, the keys [first, last) that they see of its K, and whether all of them or those not behind."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+    def mask(self, window: int | None, like: Tensor) -> Tensor | None:
+        """[R, K] to be added to the products, or None where the kernel's own rule says it."""
+        if self.is_causal(window):
+            return None
+        sees = seen_mask(self.end - self.start, self.last - self.first, window, like.device)
+        return torch.zeros(sees.shape, dtype=like.dtype, device=like.device).masked_fill_(sees.logical_not_(), -torch.inf)
+
+    def is_causal(self, window: int | None) -> bool:
+        """Whether the first query sees one key, and each next one more."""
+        queries = self.end - self.start
+        return queries == self.last - self.first and (window is None or queries <= window)
+
+
+def _blocks(length: int, keys: int, window: int | None) -> Iterator[_Block]:
+    """Of a segment of `length` queries, the last of which sees the last of `keys`."""
+    size = length if length <= _WHOLE else max(_SHORTEST, length // _BLOCKS)
+    for start in range(0, length, size):
+        end, reach = min(length, start + size), keys - length
+        yield _Block(start, end, 0 if window is None else max(0, reach + start - window + 1), reach + end)
+
+
+class _Attention(torch.autograd.Function):
+    """Saves query, key, value, the result, and the logarithm of the sum of each query's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: tuple[Segment, ...], rule: Rule) -> Tensor:
+        found = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+        sums = []
+        for part, queries, keys, values in _segments(parts, query, key, value, rule.window):
+            for block in _blocks(part.length(), keys.shape[2], rule.window):
+                here, there = slice(block.start, block.end), slice(block.first, block.last)
+                result, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                    queries[:, :, here], keys[:, :, there], values[:, :, there], 0.0, block.is_causal(rule.window),
+                    attn_mask=block.mask(rule.window, query), scale=rule.scale)
+                found[:, part.start + block.start : part.start + block.end] = result.transpose(1, 2)
+                sums.append(log_sum)
+        ctx.save_for_backward(query, key, value, found, *sums)
+        ctx.parts, ctx.rule = parts, rule
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, found, *sums = ctx.saved_tensors
+        parts, rule, log_sums = ctx.parts, ctx.rule, iter(sums)
+        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for part, queries, keys, values in _segments(parts, query, key, value, rule.window):
+            own_places = slice(part.start, part.end)
+            reach = keys.shape[2] - part.length()
+            shared = slice(part.root + part.prefix - reach, part.root + part.prefix)
+            for block in _blocks(part.length(), keys.shape[2], rule.window):
+                here, there = slice(block.start, block.end), slice(block.first, block.last)
+                row = slice(part.start + block.start, part.start + block.end)
+                of_queries, *of_seen = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    slope[:, row].transpose(1, 2), queries[:, :, here], keys[:, :, there], values[:, :, there],
+                    found[:, row].transpose(1, 2), next(log_sums), 0.0, block.is_causal(rule.window),
+                    attn_mask=block.mask(rule.window, query), scale=rule.scale)
+                of_query[:, :, row] = of_queries
+                for whole, piece in zip((of_key, of_value), of_seen, strict=True):
+                    _add(whole, piece, block, reach, shared, own_places)
+        return of_query, of_key, of_value, None, None
+
+
+def _segments(parts: Sequence[Segment], query: Tensor, key: Tensor, value: Tensor,
+              window: int | None) -> Iterator[tuple[Segment, Tensor, Tensor, Tensor]]:
+    """Each with its queries [1, H, R, D], and the keys and values [1, G, K, D] that they see."""
+    return zip(parts, own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)
+
+
+def _add(whole: Tensor, piece: Tensor, block: _Block, reach: int, shared: slice, own_places: slice) -> None:
+    """Add the gradient of the keys that a block saw to that of all keys: `reach` of the segment's keys lie in `shared`, the others in
+    its own places."""
+    split = max(0, min(block.last, reach) - block.first)
+    if split:
+        whole[:, :, shared.start + block.first : shared.start + block.first + split] += piece[:, :, :split]
+    if block.last > reach:
+        at = own_places.start + max(block.first, reach) - reach
+        whole[:, :, at : own_places.start + block.last - reach] += piece[:, :, split:]
