@@ -160,16 +160,17 @@ def _packed_tensors() -> bytes:
     return struct.pack("<Q", len(header)) + header + b"\0" * 8 + state
 
 
-def _gguf() -> bytes:
+def small_gguf(path: Path) -> bytes:
+    """A file with every kind of entry, written to `path` by the package of llama.cpp."""
     import gguf
     import numpy as np
 
-    path = folder() / "seed.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(128)
+    writer.add_bool("a.flag", True)
     writer.add_float32("a.rate", 0.5)
     writer.add_custom_alignment(32)
-    writer.add_token_list(["<s>", "a", "b"])
+    writer.add_token_list(["<s>", "a", "中"])
     writer.add_token_types([1, 2, 3])
     writer.add_tensor("token_embd.weight", np.zeros((3, 8), np.float32))
     writer.add_tensor("output.weight", np.zeros((2, 34), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
@@ -239,7 +240,8 @@ TARGETS = (
     Target("model_files", "JSON files of models and adapters", model_files, _models, _MODEL),
     Target("safetensors_header", "headers of safetensors", safetensors_header,
            lambda: [_SAFETENSORS, _SAFETENSORS[8:-64], _packed_tensors()], words_in("dtype shape data_offsets __metadata__ F32 .SCB")),
-    Target("gguf_header", "headers of GGUF", gguf_header, lambda: [_gguf()], words_in("GGUF general.architecture general.alignment llama")),
+    Target("gguf_header", "headers of GGUF", gguf_header, lambda: [small_gguf(folder() / "seed.gguf")],
+           words_in("GGUF general.architecture general.alignment llama")),
     Target("megatron_index", "Megatron's index", megatron_index, lambda: [_index(False), _index(True)]),
     Target("checkpoint", "manifest, state and record of a run", checkpoint, _checkpoints, _STATE),
     Target("caches", "manifests of kept tokens", caches, _cached, _STATE),

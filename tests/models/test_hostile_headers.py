@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fuzz.readers_of_files import small_gguf
 from tunewright.errors import InputError
 from tunewright.models.directory import read_json_object, read_tensor_header
 from tunewright.models.gguf_header import BLOCKS, read_gguf_header
@@ -80,26 +81,9 @@ def test_json_of_sixty_four_levels_is_read(tmp_path: Path) -> None:
     assert list(read_json_object(tmp_path / "config.json")) == ["a"]
 
 
-def write_gguf(file: Path) -> bytes:
-    """A small file with every kind of entry, by the package of llama.cpp."""
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.add_context_length(128)
-    writer.add_bool("a.flag", True)
-    writer.add_float32("a.rate", 0.5)
-    writer.add_token_list(["<s>", "a", "中"])
-    writer.add_token_types([1, 2, 3])
-    writer.add_tensor("token_embd.weight", np.zeros((3, 8), np.float32))
-    writer.add_tensor("output.weight", np.zeros((2, 34), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file.read_bytes()
-
-
 def test_a_written_gguf_header_is_read(tmp_path: Path) -> None:
     """Against the package's own reader."""
-    write_gguf(tmp_path / "m.gguf")
+    small_gguf(tmp_path / "m.gguf")
     header, theirs = read_gguf_header(tmp_path / "m.gguf"), gguf.GGUFReader(tmp_path / "m.gguf")
     assert header.architecture == "llama"
     assert header.shapes == {one.name: tuple(int(size) for size in reversed(one.shape)) for one in theirs.tensors}
@@ -117,7 +101,7 @@ def test_a_written_gguf_header_is_read(tmp_path: Path) -> None:
     (24 + 8 + len("general.architecture") + 4, "<Q", 2**50, "1125899906842624 bytes wanted where"),
 ])
 def test_hostile_numbers_in_a_gguf_header(tmp_path: Path, place: int, form: str, value: int, said: str) -> None:
-    content = bytearray(write_gguf(tmp_path / "m.gguf"))
+    content = bytearray(small_gguf(tmp_path / "m.gguf"))
     struct.pack_into(form, content, place, value)
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(InputError, match=said):
@@ -125,7 +109,7 @@ def test_hostile_numbers_in_a_gguf_header(tmp_path: Path, place: int, form: str,
 
 
 def test_every_truncation_of_a_gguf_file_is_refused(tmp_path: Path) -> None:
-    content = write_gguf(tmp_path / "m.gguf")
+    content = small_gguf(tmp_path / "m.gguf")
     for length in range(len(content) - 32):  # the writer pads the last tensor
         (tmp_path / "m.gguf").write_bytes(content[:length])
         with pytest.raises(InputError):
