@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.kernels.test_packed_attention import naive
-from tunewright.kernels.blocked_attention import Rule, attend_blocks, fits
+from tunewright.kernels.blocked_attention import Rule, _blocks, attend_blocks, fits
 from tunewright.kernels.packed_attention import attend_segments
 from tunewright.kernels.prefix_sharing import segments
 
-LENGTHS = (97, 1, 200, 130)
+LENGTHS = (97, 1, 0, 200, 130)
 
 
 def drawn(length: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -75,6 +75,19 @@ def test_one_row_sees_nothing_of_another() -> None:
     for one in changed:
         one[:, :, :170] = torch.randn(1, one.shape[1], 170, 8, dtype=torch.float64)
     assert torch.equal(attend_blocks(*changed, parts, Rule())[:, 170:], before[:, 170:])
+
+
+def test_how_rows_are_divided() -> None:
+    """Short rows and long ones are not, unless they continue another or see a window: their masks stay small."""
+    def sizes(length: int, prefix: int = 0, window: int | None = None) -> list[int]:
+        return [block.end - block.start for block in _blocks(length, prefix + length, window)]
+
+    assert sizes(0) == []
+    assert sizes(96) == [96] and sizes(97) == [64, 33]
+    assert sizes(2000) == [125] * 16
+    assert sizes(10_000) == [10_000]
+    for long in (sizes(10_000, prefix=5), sizes(10_000, window=4096)):
+        assert set(long[:-1]) == {256} and sum(long) == 10_000
 
 
 def test_a_factor_of_the_models_own() -> None:

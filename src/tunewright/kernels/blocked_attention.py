@@ -20,12 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask
 
-_SHORTEST: Final = 64
-"""Queries of a block. Measured for rows of 120 to 1,600 tokens: 32 and 128 are slower (docs/decisions/0012)."""
-_BLOCKS: Final = 16
-"""Of a long segment: each of them adds to the gradients of all keys before it."""
-_WHOLE: Final = 96
-"""Tokens up to which one block is no slower than two."""
+_WHOLE: Final = (96, 2048)
+"""Tokens of a row up to which, and beyond which, one call is no slower than several: torch's own blocks are small against a long row."""
+_QUERIES: Final = (64, 256)
+"""Of a block: a sixteenth of the segment within these bounds. Measured for rows of 120 to 1,600 tokens (docs/decisions/0012)."""
 _FORMATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -75,7 +73,9 @@ class _Block(NamedTuple):
 
 def _blocks(length: int, keys: int, window: int | None) -> Iterator[_Block]:
     """Of a segment of `length` queries, the last of which sees the last of `keys`."""
-    size = length if length <= _WHOLE else max(_SHORTEST, length // _BLOCKS)
+    alone = keys == length and (window is None or window >= length)
+    whole = length <= _WHOLE[0] or (alone and length > _WHOLE[1])
+    size = max(1, length) if whole else min(max(_QUERIES[0], length // 16), _QUERIES[1])
     for start in range(0, length, size):
         end, reach = min(length, start + size), keys - length
         yield _Block(start, end, 0 if window is None else max(0, reach + start - window + 1), reach + end)
