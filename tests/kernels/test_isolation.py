@@ -279,7 +279,7 @@ def test_what_is_printed() -> None:
     said = {(kind, flash_attn): plan(run(flash_attn), tiny(kind)).reasons[0]
             for kind, flash_attn in (("llama", "auto"), ("llama", "disabled"), ("gpt_oss", "auto"), ("gemma2", "sdpa"))}
     assert said == {
-        ("llama", "auto"): "attention tunewright_packed: one call per row, no mask and no padding",
+        ("llama", "auto"): "attention tunewright_packed: each row by itself, without padding",
         ("llama", "disabled"): "attention tunewright_packed_eager: eager, one call per row: flash_attn asks for it",
         ("gpt_oss", "auto"): "attention tunewright_packed_eager: eager, one call per row: the model has attention sinks",
         ("gemma2", "sdpa"): "attention tunewright_packed_eager: eager, one call per row: the model caps its attention logits",

@@ -85,7 +85,7 @@ def _isolated(flash_attn: str, model: PreTrainedModel) -> KernelPlan:
     obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model)
     if obstacle is not None:
         return KernelPlan(packed_eager.NAME, True, (f"attention {packed_eager.NAME}: eager, one call per row: {obstacle}",))
-    return KernelPlan(packed_attention.NAME, True, (f"attention {packed_attention.NAME}: one call per row, no mask and no padding",))
+    return KernelPlan(packed_attention.NAME, True, (f"attention {packed_attention.NAME}: each row by itself, without padding",))
 
 
 def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:

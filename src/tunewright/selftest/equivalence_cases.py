@@ -122,7 +122,7 @@ _SPLIT: Final = {
     name: Change({"per_device_train_batch_size": rows, "gradient_accumulation_steps": number}, ranks, _micro_batches(number))
     for ranks, splits in ((1, _SPLITS), (RANKS, _RANKED)) for name, (rows, number) in splits.items()}
 _CHANGES: Final = {
-    "padded": Change({"padding_free": False}, shows=_without("no mask and no padding")),
+    "padded": Change({"padding_free": False}, shows=_without("each row by itself, without padding")),
     "layers recomputed": Change({"gradient_checkpointing": True}, shows=_recomputed),
     "layers recomputed, reentrant": Change({"gradient_checkpointing": True, "use_reentrant_gc": True}, shows=_recomputed),
     "MLPs recomputed": Change({"gradient_checkpointing": True, "recompute_modules": "model.layers.{*}.mlp"}, shows=_recomputed),
