@@ -263,6 +263,8 @@ def test_tied_embedding_trained_apart_survives_the_merge(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("lora", "message"), [
+    ({"lora_target": ("(" * 3000,)}, f"lora_target: '{'(' * 3000}' is neither a module of this model nor a valid regular expression "
+     "(maximum recursion depth exceeded"),
     ({"lora_target": ("[",)}, "lora_target: '[' is neither a module of this model nor a valid regular expression "
      "(unterminated character set at position 0); use names such as down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, "
      "q_proj, up_proj ..."),

@@ -65,7 +65,7 @@ def matching(entry: str, names: Collection[str], parameter: str) -> set[str]:
         return named
     try:
         pattern = re.compile(entry)
-    except re.error as error:
+    except (re.error, RecursionError) as error:
         refuse(f"{parameter}: {entry!r} is neither a module of this model nor a valid regular expression ({error})",
                mend=f"use names such as {nearest(entry, names)}")
     found = {name for name in names if pattern.fullmatch(name)}

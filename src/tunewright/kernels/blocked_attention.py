@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask
+from tunewright.kernels.prefix_sharing import Segment, by_segment, seen_mask
 
 _WHOLE: Final = (96, 2048)
 """Tokens of a row up to which, and beyond which, one call is no slower than several: torch's own blocks are small against a long row."""
@@ -51,7 +51,7 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Seg
 
 
 class _Block(NamedTuple):
-    """Queries [start, end) of a segment, the keys [first, last) that they see of its K, and whether all of them or those not behind."""
+    """Queries [start, end) of a segment, and the keys [first, last), of its K, that any of them sees."""
 
     start: int
     end: int
@@ -88,7 +88,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: tuple[Segment, ...], rule: Rule) -> Tensor:
         found = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
         sums = []
-        for part, queries, keys, values in _segments(parts, query, key, value, rule.window):
+        for part, (queries, keys, values) in zip(parts, by_segment(parts, query, key, value, rule.window), strict=True):
             for block in _blocks(part.length(), keys.shape[2], rule.window):
                 here, there = slice(block.start, block.end), slice(block.first, block.last)
                 result, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -106,10 +106,7 @@ class _Attention(torch.autograd.Function):
         query, key, value, found, *sums = ctx.saved_tensors
         parts, rule, log_sums = ctx.parts, ctx.rule, iter(sums)
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for part, queries, keys, values in _segments(parts, query, key, value, rule.window):
-            own_places = slice(part.start, part.end)
-            reach = keys.shape[2] - part.length()
-            shared = slice(part.root + part.prefix - reach, part.root + part.prefix)
+        for part, (queries, keys, values) in zip(parts, by_segment(parts, query, key, value, rule.window), strict=True):
             for block in _blocks(part.length(), keys.shape[2], rule.window):
                 here, there = slice(block.start, block.end), slice(block.first, block.last)
                 row = slice(part.start + block.start, part.start + block.end)
@@ -119,22 +116,15 @@ class _Attention(torch.autograd.Function):
                     attn_mask=block.mask(rule.window, query), scale=rule.scale)
                 of_query[:, :, row] = of_queries
                 for whole, piece in zip((of_key, of_value), of_seen, strict=True):
-                    _add(whole, piece, block, reach, shared, own_places)
+                    _add(whole, piece, block.first, part, keys.shape[2] - part.length())
         return of_query, of_key, of_value, None, None
 
 
-def _segments(parts: Sequence[Segment], query: Tensor, key: Tensor, value: Tensor,
-              window: int | None) -> Iterator[tuple[Segment, Tensor, Tensor, Tensor]]:
-    """Each with its queries [1, H, R, D], and the keys and values [1, G, K, D] that they see."""
-    return zip(parts, own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)
-
-
-def _add(whole: Tensor, piece: Tensor, block: _Block, reach: int, shared: slice, own_places: slice) -> None:
-    """Add the gradient of the keys that a block saw to that of all keys: `reach` of the segment's keys lie in `shared`, the others in
-    its own places."""
-    split = max(0, min(block.last, reach) - block.first)
-    if split:
-        whole[:, :, shared.start + block.first : shared.start + block.first + split] += piece[:, :, :split]
-    if block.last > reach:
-        at = own_places.start + max(block.first, reach) - reach
-        whole[:, :, at : own_places.start + block.last - reach] += piece[:, :, split:]
+def _add(whole: Tensor, piece: Tensor, first: int, part: Segment, reach: int) -> None:
+    """Add the gradient of the keys that a block saw, from number `first` of the segment's keys on, to that of all keys. The first `reach`
+    of the segment's keys are the end of its prefix, the others its own."""
+    split = max(0, reach - first)
+    for start, some in ((part.root + part.prefix - reach + first, piece[:, :, :split]),
+                        (part.start + max(0, first - reach), piece[:, :, split:])):
+        if some.shape[2]:
+            whole[:, :, start : start + some.shape[2]] += some

@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.errors import require
 from tunewright.kernels.blocked_attention import Rule, attend_blocks, fits
-from tunewright.kernels.prefix_sharing import Segment, own, seen, seen_mask, segments
+from tunewright.kernels.prefix_sharing import Segment, by_segment, seen_mask, segments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,8 +69,7 @@ def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[S
         return attend_blocks(query, key, value, parts, rule)
     grouped = query.shape[1] != key.shape[1]
     found = []
-    by_segment = zip(parts, own(parts, query), seen(parts, key, rule.window), seen(parts, value, rule.window), strict=True)
-    for part, queries, keys, values in by_segment:
+    for part, (queries, keys, values) in zip(parts, by_segment(parts, query, key, value, rule.window), strict=True):
         banded = rule.window is not None and part.length() > rule.window
         mask = seen_mask(part.length(), keys.shape[2], rule.window, query.device) if part.prefix or banded else None
         found.append(scaled_dot_product_attention(

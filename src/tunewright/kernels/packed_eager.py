@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from tunewright.kernels.packed_attention import demand_bounds, demand_plain
-from tunewright.kernels.prefix_sharing import own, seen, seen_mask, segments
+from tunewright.kernels.prefix_sharing import by_segment, seen_mask, segments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,7 +53,7 @@ def packed_eager_attention(module: nn.Module, query: Tensor, key: Tensor, value:
     demand_plain(module, attention_mask)
     parts = segments(bounds, prefix_lens)
     found = [eager(module, queries, keys, values, _mask(queries, keys, window), **settings)[0]
-             for queries, keys, values in zip(own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)]
+             for queries, keys, values in by_segment(parts, query, key, value, window)]
     return torch.cat(found, dim=1), None
 
 

@@ -18,7 +18,7 @@ Axes: H heads, T positions of the whole row, D head width, R queries of one segm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +58,12 @@ def seen(parts: Sequence[Segment], states: Tensor, window: int | None) -> list[T
         first = 0 if window is None else max(0, part.prefix - window + 1)
         found.append(torch.cat((by_start[part.root][:, :, first:part.prefix], piece), dim=2) if part.prefix else piece)
     return found
+
+
+def by_segment(parts: Sequence[Segment], query: Tensor, key: Tensor, value: Tensor,
+               window: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each segment its queries [1, H, R, D], and the keys and values [1, G, K, D] that they see."""
+    return zip(own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)
 
 
 def segments(bounds: Tensor, prefix_lens: Tensor | None) -> tuple[Segment, ...]:
