@@ -5,6 +5,7 @@ Oracles: torch's own profiler, which sees every allocation of the CPU allocator,
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def profiled(run: RunConfig, batch: BatchShape) -> int:
     kept, head = inputs.pop("kept"), of(model)
     assert head is not None
     activities = [torch.profiler.ProfilerActivity.CPU]
+    gc.collect()  # what earlier tests left behind must not be freed while the profiler counts
     with warnings.catch_warnings(), torch.profiler.profile(activities=activities, profile_memory=True) as watched:
         warnings.simplefilter("ignore")
         with torch.autocast("cpu", torch.bfloat16, enabled=run.precision.bf16):
