@@ -160,7 +160,7 @@ def test_nothing_of_rows_by_vocabulary_is_kept() -> None:
 def test_rows_of_a_chunk() -> None:
     """64 MB of logits: 64 * 2^20 / (49152 * 4) = 341.3, in sixteens 336; 16 MB: 85.3, 80; never under 16; what is asked for."""
     assert Shape().rows(49152, 4) == 336
-    assert Shape().rows(49152, 4, trained=True) == 80
+    assert Shape().rows(49152, 4, 16 << 20) == 80
     assert Shape().rows(10_000_000, 4) == 16
     assert Shape(chunk=7).rows(49152, 4) == 7
 
@@ -188,6 +188,20 @@ def test_rows_that_a_cache_holds_at_a_time(name: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(kernel, "_CACHED_BYTES", 800)
     hidden, head, targets = inputs(bias=True)
+    found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
+    wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
+    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", SHAPES)
+def test_columns_that_a_cache_holds_at_a_time(name: str, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of 31 entries are formed 12 at a time, chunks of more than 24 rows whole."""
+    from tunewright.kernels import linear_cross_entropy as kernel
+
+    monkeypatch.setattr(kernel, "_COLUMNS", 12)
+    hidden, head, targets = inputs(bias=bias)
     found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
     wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
     torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)

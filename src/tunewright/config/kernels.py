@@ -37,8 +37,8 @@ class KernelsConfig:
         "hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm) and rotary positions (rotary). The same is "
         "computed either way; this is for comparing.", choices=FAST_PATHS, example="loss,norm")
     chunk_loss_size: int | None = param(
-        None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 64 MB hold, or 16 MB where the "
-        "output head trains.", unit="tokens",
+        None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 64 MB hold, on a CPU 31 MB, or "
+        "16 MB where the output head trains.", unit="tokens",
         minimum=1, maximum=1 << 20, mindspeed_fsdp2="chunk_loss_size")
     torch_compile: bool = param(
         False, "Compile the decoder layers with torch.compile; LoRA, gated MLPs and norms are then left to the compiler. The first steps "

@@ -23,17 +23,24 @@ from torch.autograd.function import once_differentiable
 
 _CHUNK_BYTES: Final = 64 << 20
 """Of logits at a time: each chunk reads the whole head twice, which 300 rows hardly notice and 100 do."""
+_HEAP_BYTES: Final = 31 << 20
+"""The same on a CPU, if they hold `_ROWS`: glibc makes what is larger of fresh pages each time."""
+_ROWS: Final = 128
 _TRAINED_CHUNK_BYTES: Final = 16 << 20
 """The same where the head trains: memory is at its most then, with all activations and the head's gradient."""
 _CACHED_BYTES: Final = 4 << 20
 """What a CPU turns from logits into a gradient at a time: five passes over it, most of them without going to memory."""
+_COLUMNS: Final = 512
+"""Of the vocabulary that a CPU multiplies at a time: their products stay in its cache, which MKL writes and reads twice."""
+_SPACE: Final = 16
+"""Of float32 between rows of logits on a CPU: a width of 49,152 alone would lay all of them on the same lines of the cache."""
 _NARROW: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 64 MB hold, or
-    16 where the head trains."""
+    """What turns products into logits and logits into a loss; see the page's head. `chunk`: rows at a time, absent for what 64 MB hold, on
+    a CPU 31 MB, or 16 MB where the head trains."""
 
     scale: float = 1.0
     softcap: float | None = None
@@ -41,9 +48,9 @@ class Shape:
     z_weight: float = 0.0
     chunk: int | None = None
 
-    def rows(self, vocabulary: int, itemsize: int, *, trained: bool = False) -> int:
-        """Rows of a chunk; `trained`: the head gets a gradient."""
-        return self.chunk or max(16, (_TRAINED_CHUNK_BYTES if trained else _CHUNK_BYTES) // (vocabulary * itemsize) // 16 * 16)
+    def rows(self, vocabulary: int, itemsize: int, room: int = _CHUNK_BYTES) -> int:
+        """Rows of a chunk in so many bytes."""
+        return self.chunk or max(16, room // (vocabulary * itemsize) // 16 * 16)
 
 
 class Head(NamedTuple):
@@ -176,12 +183,12 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
     """One walk over the chunks: fill in `losses` and those of `grads` that are wanted, of `factors` [N] times the rows' losses."""
     hidden, head, targets, shape = rows
     vocabulary, itemsize = head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4
-    most = shape.rows(vocabulary, itemsize, trained=grads.weight is not None)
+    most = shape.rows(vocabulary, itemsize, _chunk_bytes(hidden, vocabulary * itemsize, trained=grads.weight is not None))
     size = max(1, -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most))))  # as many rows in each chunk
     cached = max(1, _CACHED_BYTES // (vocabulary * itemsize)) if hidden.device.type == "cpu" else size
     slopes = any(one is not None for one in grads)
     # One room for all chunks, because fresh memory costs more than it looks; products in 16 bits are soon replaced by float32.
-    room = None if hidden.dtype in _NARROW else hidden.new_empty(min(size, hidden.shape[0]), vocabulary)
+    room = None if hidden.dtype in _NARROW else _room(min(size, hidden.shape[0]), vocabulary, hidden)
     for start in range(0, hidden.shape[0], size):
         place = slice(start, start + size)
         part = hidden[place]
@@ -196,6 +203,18 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
             slope = logits.to(part.dtype)
             del logits  # in 16 bits the products need no float32 beside them
             _project(slope, part, head, place, grads)
+
+
+def _chunk_bytes(hidden: Tensor, row: int, *, trained: bool) -> int:
+    """How much the logits of a chunk take; those of a `row` take that much."""
+    if trained:
+        return _TRAINED_CHUNK_BYTES
+    return _HEAP_BYTES if hidden.device.type == "cpu" and row * _ROWS <= _HEAP_BYTES else _CHUNK_BYTES
+
+
+def _room(rows: int, vocabulary: int, like: Tensor) -> Tensor:
+    """[C, V] to be filled, on a CPU with a space between the rows."""
+    return like.new_empty(rows, vocabulary + (_SPACE if like.device.type == "cpu" else 0))[:, :vocabulary]
 
 
 def _turned(logits: Tensor, targets: Tensor, shape: Shape, *, slopes: bool) -> Tensor:
@@ -223,12 +242,26 @@ def _project(slope: Tensor, part: Tensor, head: Head, place: slice, grads: _Grad
 
 def _logits(part: Tensor, head: Head, shape: Shape, room: Tensor | None = None) -> Tensor:
     """[C, D] -> [C, V] in float32 or wider. The products are formed in `room` [C, V], if there is one."""
-    weight = head.weight.t()
-    logits = torch.mm(part, weight, out=room) if head.bias is None else torch.addmm(head.bias, part, weight, out=room)
+    logits = _products(part, head, room)
     logits = logits.float() if logits.dtype in _NARROW else logits
     if shape.scale != 1.0:
         logits.mul_(shape.scale)
     return logits if shape.softcap is None else logits.div_(shape.softcap).tanh_().mul_(shape.softcap)
+
+
+def _products(part: Tensor, head: Head, room: Tensor | None) -> Tensor:
+    """W h + b: [C, D] -> [C, V], in `room` if there is one."""
+    if room is None or not room.is_cpu or part.shape[0] > 2 * _COLUMNS:
+        return _product(part, head, room)
+    for start in range(0, room.shape[1], _COLUMNS):
+        place = slice(start, start + _COLUMNS)
+        _product(part, Head(head.weight[place], None if head.bias is None else head.bias[place]), room[:, place])
+    return room
+
+
+def _product(part: Tensor, head: Head, room: Tensor | None) -> Tensor:
+    weight = head.weight.t()
+    return torch.mm(part, weight, out=room) if head.bias is None else torch.addmm(head.bias, part, weight, out=room)
 
 
 def _aimed(logits: Tensor, targets: Tensor, shape: Shape) -> Tensor:
