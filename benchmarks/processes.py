@@ -22,7 +22,7 @@ def ran(driver: str, python: Path, job: Line, threads: int, folder: Path) -> Lin
     (work / "job.json").write_text(json.dumps({**job, "output": str(work / "output")}), encoding="utf-8")
     surroundings = {
         **os.environ, "HF_HOME": str(work / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "DISABLE_VERSION_CHECK": "1",
+        "TOKENIZERS_PARALLELISM": "false", "DISABLE_VERSION_CHECK": "1", **({} if job.get("gpu") else {"CUDA_VISIBLE_DEVICES": ""}),
         "PYTHONPATH": str(HERE.parent / "src") if driver.startswith("own_") else ""}
     command = [str(python), str(HERE / "drivers" / f"{driver}.py"), str(work / "job.json")]
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)

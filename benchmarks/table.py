@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from dpo_measured import CACHED, DpoMeasured, read_dpo
 from dpo_measured import NAMES as DPO_NAMES
 from dpo_measured import OWN as LIVE
+from gpu_measured import section as gpu_section
 from measured import Measured, read_cases
 from parts import Case
 from sides import OWN
@@ -45,7 +46,7 @@ def page(results: Path) -> str:
     preprocessing, startup, generation = (_read(results / f"{name}.json") for name in ("preprocessing", "startup", "generation"))
     parts = [HEAD, summary(cases, dpo, preprocessing, startup), *(_case(case) for case in cases), _ablation(cases),
              _dpo(dpo) if dpo else "", _generation(generation) if generation else "", _startup(startup) if startup else "",
-             _preprocessing(preprocessing) if preprocessing else ""]
+             _preprocessing(preprocessing) if preprocessing else "", gpu_section(results / "gpu.jsonl")]
     return "\n".join(part for part in parts if part)
 
 
@@ -67,6 +68,7 @@ $ python benchmarks/dpo_step.py        # about an hour
 $ python benchmarks/generation.py
 $ python benchmarks/startup.py
 $ python benchmarks/preprocessing.py
+$ python benchmarks/gpu_training.py    # where there is an NVIDIA GPU
 $ python benchmarks/table.py
 ```
 

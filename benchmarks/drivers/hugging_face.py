@@ -43,7 +43,7 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
         "output_dir": job["output"], "per_device_train_batch_size": job["batch"], "gradient_accumulation_steps": 1,
         "max_steps": job["steps"], "logging_steps": 1, "learning_rate": job["learning_rate"], "lr_scheduler_type": "constant",
         "optim": "adamw_torch_fused", "weight_decay": 0.0, "max_grad_norm": 1.0, "save_strategy": "no", "report_to": "none",
-        "use_cpu": True, "bf16": False, "seed": 0, "dataloader_num_workers": 0, "disable_tqdm": True}
+        "use_cpu": not job.get("gpu", False), "bf16": job.get("gpu", False), "seed": 0, "dataloader_num_workers": 0, "disable_tqdm": True}
 
 
 def losses(history: list[dict[str, Any]]) -> list[float]:
@@ -52,11 +52,11 @@ def losses(history: list[dict[str, Any]]) -> list[float]:
 
 
 def trainable(job: dict[str, Any]) -> Any:
-    """The model in float32, with the adapter that all sides begin with, or all weights to be trained."""
+    """The model in float32, on a GPU in bfloat16, with the adapter that all sides begin with, or all weights to be trained."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16 if job.get("gpu") else torch.float32)
     if job["adapter"] is None:
         return model
     from peft import PeftModel

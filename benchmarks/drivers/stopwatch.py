@@ -43,13 +43,27 @@ class Stopwatch:
         print("RESULT " + json.dumps({
             "cpu": round(end.cpu - before.cpu, 3), "wall": round(end.wall - before.wall, 3), "cpu_before": round(before.cpu, 3),
             "step_cpu": [round(last.cpu - first.cpu, 3) for first, last in zip(stamps[warm - 1 :], stamps[warm:], strict=False)],
-            "peak_mb": peak_mb(), "losses": losses, "versions": versions()}),
+            "peak_mb": peak_mb(), "gpu_mb": _gpu_mb(), "losses": losses, "versions": versions()}),
             flush=True)
 
 
 def _now() -> Stamp:
+    if (cuda := _cuda()) is not None:
+        cuda.synchronize()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Stamp(time.process_time() + children.ru_utime + children.ru_stime, time.perf_counter())
+
+
+def _cuda() -> Any:
+    """torch's module for NVIDIA GPUs, where the driver's process uses one."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and cuda.is_initialized() else None
+
+
+def _gpu_mb() -> int | None:
+    """The most that tensors have held on the GPU, if there is one."""
+    cuda = _cuda()
+    return None if cuda is None else round(cuda.max_memory_allocated() / 2**20)
 
 
 def peak_mb() -> int:
