@@ -42,6 +42,15 @@ def gradients(value: Tensor, hidden: Tensor, head: Head) -> list[Tensor]:
     return list(torch.autograd.grad(value, [one for one in (hidden, *head) if one is not None]))
 
 
+def assert_the_equation(shape: Shape, *, bias: bool) -> None:
+    """The sum of the losses and every gradient."""
+    hidden, head, targets = inputs(bias=bias)
+    found = linear_cross_entropy_sum(hidden, head, targets, shape)
+    wanted = by_the_equation(hidden, head, targets, shape).sum()
+    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
+    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
 def test_sum_and_every_gradient(name: str, bias: bool) -> None:
@@ -187,11 +196,7 @@ def test_rows_that_a_cache_holds_at_a_time(name: str, monkeypatch: pytest.Monkey
     from tunewright.kernels import linear_cross_entropy as kernel
 
     monkeypatch.setattr(kernel, "_CACHED_BYTES", 800)
-    hidden, head, targets = inputs(bias=True)
-    found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
-    wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
-    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
-    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+    assert_the_equation(SHAPES[name], bias=True)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -201,8 +206,4 @@ def test_columns_that_a_cache_holds_at_a_time(name: str, bias: bool, monkeypatch
     from tunewright.kernels import linear_cross_entropy as kernel
 
     monkeypatch.setattr(kernel, "_COLUMNS", 12)
-    hidden, head, targets = inputs(bias=bias)
-    found = linear_cross_entropy_sum(hidden, head, targets, SHAPES[name])
-    wanted = by_the_equation(hidden, head, targets, SHAPES[name]).sum()
-    torch.testing.assert_close(found, wanted, rtol=GOLDEN, atol=0)
-    torch.testing.assert_close(gradients(found, hidden, head), gradients(wanted, hidden, head), rtol=GOLDEN, atol=GOLDEN)
+    assert_the_equation(SHAPES[name], bias=bias)
