@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunewright.kernels.prefix_sharing import Segment, by_segment
+from tunewright.kernels.prefix_sharing import Segment, by_segment, hiding_mask
 
 _WHOLE: Final = (96, 2048)
 """Tokens of a row up to which, and beyond which, one call is no slower than several: torch's own blocks are small against a long row."""
@@ -62,10 +62,7 @@ class _Block(NamedTuple):
         """[R, K] to be added to the products, or None where the kernel's own rule says it."""
         if self.is_causal(window):
             return None
-        queries, keys = self.end - self.start, self.last - self.first
-        hidden = like.new_full((queries, keys), -torch.inf)
-        ahead = hidden.triu(keys - queries + 1)
-        return ahead if window is None else ahead.add_(hidden.tril(keys - queries - window))
+        return hiding_mask(self.end - self.start, self.last - self.first, window, like)
 
     def is_causal(self, window: int | None) -> bool:
         """Whether the first query sees one key, and each next one more."""

@@ -48,9 +48,11 @@ class Shape:
     z_weight: float = 0.0
     chunk: int | None = None
 
-    def rows(self, vocabulary: int, itemsize: int, room: int = _CHUNK_BYTES) -> int:
-        """Rows of a chunk in so many bytes."""
-        return self.chunk or max(16, room // (vocabulary * itemsize) // 16 * 16)
+    def rows(self, vocabulary: int, itemsize: int, *, trained: bool = False, on_cpu: bool = False) -> int:
+        """Rows of a chunk; `trained`: the head gets a gradient."""
+        row = vocabulary * itemsize
+        untrained = _HEAP_BYTES if on_cpu and row * _ROWS <= _HEAP_BYTES else _CHUNK_BYTES
+        return self.chunk or max(16, (_TRAINED_CHUNK_BYTES if trained else untrained) // row // 16 * 16)
 
 
 class Head(NamedTuple):
@@ -183,12 +185,14 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
     """One walk over the chunks: fill in `losses` and those of `grads` that are wanted, of `factors` [N] times the rows' losses."""
     hidden, head, targets, shape = rows
     vocabulary, itemsize = head.weight.shape[0], 8 if hidden.dtype == torch.float64 else 4
-    most = shape.rows(vocabulary, itemsize, _chunk_bytes(hidden, vocabulary * itemsize, trained=grads.weight is not None))
+    on_cpu = hidden.device.type == "cpu"
+    most = shape.rows(vocabulary, itemsize, trained=grads.weight is not None, on_cpu=on_cpu)
     size = max(1, -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // most))))  # as many rows in each chunk
-    cached = max(1, _CACHED_BYTES // (vocabulary * itemsize)) if hidden.device.type == "cpu" else size
+    cached = max(1, _CACHED_BYTES // (vocabulary * itemsize)) if on_cpu else size
     slopes = any(one is not None for one in grads)
     # One room for all chunks, because fresh memory costs more than it looks; products in 16 bits are soon replaced by float32.
-    room = None if hidden.dtype in _NARROW else _room(min(size, hidden.shape[0]), vocabulary, hidden)
+    room = None if hidden.dtype in _NARROW else hidden.new_empty(
+        min(size, hidden.shape[0]), vocabulary + (_SPACE if on_cpu else 0))[:, :vocabulary]
     for start in range(0, hidden.shape[0], size):
         place = slice(start, start + size)
         part = hidden[place]
@@ -203,18 +207,6 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
             slope = logits.to(part.dtype)
             del logits  # in 16 bits the products need no float32 beside them
             _project(slope, part, head, place, grads)
-
-
-def _chunk_bytes(hidden: Tensor, row: int, *, trained: bool) -> int:
-    """How much the logits of a chunk take; those of a `row` take that much."""
-    if trained:
-        return _TRAINED_CHUNK_BYTES
-    return _HEAP_BYTES if hidden.device.type == "cpu" and row * _ROWS <= _HEAP_BYTES else _CHUNK_BYTES
-
-
-def _room(rows: int, vocabulary: int, like: Tensor) -> Tensor:
-    """[C, V] to be filled, on a CPU with a space between the rows."""
-    return like.new_empty(rows, vocabulary + (_SPACE if like.device.type == "cpu" else 0))[:, :vocabulary]
 
 
 def _turned(logits: Tensor, targets: Tensor, shape: Shape, *, slopes: bool) -> Tensor:
@@ -250,7 +242,7 @@ def _logits(part: Tensor, head: Head, shape: Shape, room: Tensor | None = None) 
 
 
 def _products(part: Tensor, head: Head, room: Tensor | None) -> Tensor:
-    """W h + b: [C, D] -> [C, V], in `room` if there is one."""
+    """W h + b: [C, D] -> [C, V], in `room` if there is one. A planner's tensors, which only say that they are on a CPU, are one product."""
     if room is None or not room.is_cpu or part.shape[0] > 2 * _COLUMNS:
         return _product(part, head, room)
     for start in range(0, room.shape[1], _COLUMNS):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from tunewright.kernels.packed_attention import demand_bounds, demand_plain
-from tunewright.kernels.prefix_sharing import by_segment, seen_mask, segments
+from tunewright.kernels.prefix_sharing import by_segment, hiding_mask, segments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,8 +59,7 @@ def packed_eager_attention(module: nn.Module, query: Tensor, key: Tensor, value:
 
 def _mask(query: Tensor, key: Tensor, window: int | None) -> Tensor:
     """query [1, H, R, D], key [1, G, K, D] -> [1, 1, R, K] to add to their logits: 0 where a query may look, the least number elsewhere."""
-    seen = seen_mask(query.shape[2], key.shape[2], window, query.device)
-    return query.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(query.dtype).min)[None, None]
+    return hiding_mask(query.shape[2], key.shape[2], window, query, torch.finfo(query.dtype).min)[None, None]
 
 
 def _mask_of_padded_batches(*args: Any, attention_mask: Tensor | None = None, **settings: Any) -> Tensor | None:

@@ -84,6 +84,13 @@ def seen_mask(queries: int, keys: int, window: int | None, device: torch.device)
     return seen if window is None else seen.triu(keys - queries - window + 1)
 
 
+def hiding_mask(queries: int, keys: int, window: int | None, like: Tensor, least: float = -torch.inf) -> Tensor:
+    """[R, K] to be added to products: 0 where `seen_mask` is true, else `least`. Made for each block of a row: two operations."""
+    hidden = like.new_full((queries, keys), least)
+    ahead = hidden.triu(keys - queries + 1)
+    return ahead if window is None else ahead.add_(hidden.tril(keys - queries - window))
+
+
 PROMPT, ANSWERS = 5, (3, 4)
 """Tokens of the prompt and of the two answers that a model is tried on."""
 
