@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent))
+from sides import OWN, YARDSTICK
+from targets import NAMES as SIDE_NAMES
 from targets import spread
 
 Line = dict[str, Any]
 NAMES: Final = {
-    "tunewright": "tunewright", "tunewright-liger": "tunewright, enable_liger_kernel", "trainer-liger": "plain Trainer + peft + Liger",
-    "trainer": "plain Trainer + peft"}
+    OWN: SIDE_NAMES[OWN], f"{OWN}-liger": f"{SIDE_NAMES[OWN]}, enable_liger_kernel",
+    f"{YARDSTICK}-liger": f"{SIDE_NAMES[YARDSTICK]} + Liger", YARDSTICK: SIDE_NAMES[YARDSTICK]}
 TARGETS: Final = {"full": 50, "lora": 45}
 """Percent of the card's peak."""
 _UNMEASURED: Final = """Not measured: no GPU was at hand. Where there is one, `python benchmarks/gpu_training.py` measures models of the

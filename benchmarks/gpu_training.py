@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,9 +26,10 @@ from lines import Log
 from parts import PRODUCTS
 from processes import ran, untrained_adapter
 from sft_rows import write_sft
+from sides import OWN, SIDES, YARDSTICK
+from training import RATE
 
 HERE: Final = Path(__file__).parent
-RATE: Final = {"lora": 1e-4, "full": 1e-5}
 WARM: Final = 4
 """Steps that are not timed: kernels are chosen and compiled in them."""
 _OF_ALL: Final = {"max_position_embeddings": 8192, "rope_theta": 500000.0, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -36,23 +37,15 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
     "1b": {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
            "num_key_value_heads": 8, "tie_word_embeddings": True, **_OF_ALL},
     "8b": {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-           "num_key_value_heads": 8, "tie_word_embeddings": False, **_OF_ALL}}
-QUICK: Final[dict[str, Any]] = {
-    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "tie_word_embeddings": True, **_OF_ALL}
+           "num_key_value_heads": 8, "tie_word_embeddings": False, **_OF_ALL},
+    "tiny": {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "tie_word_embeddings": True, **_OF_ALL}}
 
 
-class Side(NamedTuple):
-    """A driver, and settings besides those that all have in common."""
-
-    driver: str
-    options: dict[str, Any]
-
-
-SIDES: Final = {
-    "tunewright": Side("own_training", {}), "tunewright-liger": Side("own_training", {"enable_liger_kernel": "true"}),
-    "trainer-liger": Side("plain_trainer", {"use_liger_kernel": True}), "trainer": Side("plain_trainer", {})}
-ON_CPU: Final = ("tunewright", "trainer")
+RUNS: Final = {
+    OWN: SIDES[OWN], f"{OWN}-liger": SIDES[OWN]._replace(options={"enable_liger_kernel": "true"}),
+    f"{YARDSTICK}-liger": SIDES[YARDSTICK]._replace(options={"use_liger_kernel": True}), YARDSTICK: SIDES[YARDSTICK]}
+ON_CPU: Final = (OWN, YARDSTICK)
 """Sides that need no GPU."""
 
 
@@ -68,7 +61,7 @@ def main() -> int:
     log.add({"what": "machine", "card": card, "command": sys.argv[1:]})
     failed = False
     for shape in wish.shapes:
-        model, weights = _random_model(wish.folder / shape, QUICK if wish.quick else SHAPES[shape])
+        model, weights = _random_model(wish.folder / shape, SHAPES[shape])
         for tuning in wish.tunings:
             failed |= _measured(shape, tuning, (model, weights), wish, card, log)
     return int(failed)
@@ -76,19 +69,21 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=None, help="default: 1b 8b, or tiny if --quick")
     parser.add_argument("--tunings", nargs="+", choices=RATE, default=list(RATE))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=None, help="default: all")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each side")
-    parser.add_argument("--steps", type=int, default=12, help=f"optimizer steps of a run; the first {WARM} are not timed")
-    parser.add_argument("--batch", type=int, default=64, help="rows of a step, 192 tokens each")
+    parser.add_argument("--sides", nargs="+", choices=RUNS, default=None, help="default: all, or those that need no GPU if --quick")
+    parser.add_argument("--rounds", type=int, default=None, help="runs of each side; default: 2, or 1 if --quick")
+    parser.add_argument("--steps", type=int, default=None, help=f"of a run; the first {WARM} are not timed; default: 12, or 6 if --quick")
+    parser.add_argument("--batch", type=int, default=None, help="rows of a step, 192 tokens each; default: 64, or 2 if --quick")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/tunewright-gpu-benchmark"))
     parser.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/gpu.jsonl, or in --folder if --quick")
-    parser.add_argument("--quick", action="store_true", help="one round of six steps with a tiny model on a CPU")
+    parser.add_argument("--quick", action="store_true", help="a tiny model on a CPU")
     wish = parser.parse_args()
-    if wish.quick:
-        wish.shapes, wish.rounds, wish.steps, wish.batch = ["1b"], 1, WARM + 2, 2
-    wish.sides = wish.sides or list(ON_CPU if wish.quick else SIDES)
+    usual = (["tiny"], list(ON_CPU), 1, WARM + 2, 2) if wish.quick else (["1b", "8b"], list(RUNS), 2, 12, 64)
+    for name, value in zip(("shapes", "sides", "rounds", "steps", "batch"), usual, strict=True):
+        setattr(wish, name, getattr(wish, name) or value)
+    if wish.steps <= WARM:
+        parser.error(f"--steps {wish.steps}: none of them would be timed; {WARM + 1} at the least")
     wish.output = wish.output or (wish.folder / "quick.jsonl" if wish.quick else HERE / "results" / "gpu.jsonl")
     return wish
 
@@ -115,11 +110,13 @@ def _random_model(folder: Path, shape: dict[str, Any]) -> tuple[Path, int]:
     config = LlamaConfig(**shape)
     with torch.device("meta"):
         weights = sum(one.numel() for one in AutoModelForCausalLM.from_config(config, trust_remote_code=False).parameters())
-    if not (folder / "config.json").exists():
+    if not folder.exists():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
-        AutoTokenizer.from_pretrained(write_model(folder.with_name("tokenizer")), trust_remote_code=False).save_pretrained(folder)
-        model.save_pretrained(folder)
+        begun = folder.with_name(f"{folder.name}.part")
+        AutoTokenizer.from_pretrained(write_model(folder.with_name("tokenizer")), trust_remote_code=False).save_pretrained(begun)
+        model.save_pretrained(begun)
+        begun.rename(folder)
     return folder, weights - (0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size)
 
 
@@ -133,7 +130,7 @@ def _measured(shape: str, tuning: str, model: tuple[Path, int], wish: argparse.N
     failed = False
     for number in range(wish.rounds):
         for side in wish.sides if number % 2 == 0 else reversed(wish.sides):
-            chosen = SIDES[side]
+            chosen = RUNS[side]
             found = ran(chosen.driver, Path(sys.executable), {**job, "options": chosen.options}, 8, wish.folder)
             speed = None if "failure" in found else work.counted_tokens / found["wall"]
             share = None if speed is None or card is None else PRODUCTS[tuning] * weights * speed / (card["tflops"] * 1e12)
