@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -45,8 +46,8 @@ def words(content: bytes) -> None:
     """A command line, one word on each line of the input."""
     from tunewright.dialects.read import read_config
 
-    os.chdir(folder())
-    read_config([os.fsdecode(word) for word in content.split(b"\n") if b"\0" not in word], purpose="chat").resolve()
+    with contextlib.chdir(folder()):
+        read_config([os.fsdecode(word) for word in content.split(b"\n") if b"\0" not in word], purpose="chat").resolve()
 
 
 def dataset_info(content: bytes) -> None:

@@ -19,6 +19,16 @@ settings.register_profile("tunewright", deadline=None, derandomize=True, print_b
 settings.load_profile("tunewright")
 
 
+@pytest.fixture(autouse=True)
+def _working_directory() -> Iterator[None]:
+    """No test leaves the working directory for those after it in its process, which may look for files in it."""
+    before = os.getcwd()
+    yield
+    after = os.getcwd()
+    os.chdir(before)
+    assert after == before, f"this test left its process in {after}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, the slowest before the others, for each of the processes that share them: each begins with its own stretch of the
     tests and takes over what others have not begun, so that at the end only short ones are left."""

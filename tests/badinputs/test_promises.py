@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -46,10 +47,8 @@ def test_no_torch_for_any_of_them(original: Path, tmp_path: Path) -> None:
         folder = copy_workspace(original, tmp_path / str(number))
         (folder / "c.yaml").write_text(written(NATIVE, one.settings))
         if one.spoil is not None:
-            here = Path.cwd()
-            os.chdir(folder)
-            one.spoil(folder)
-            os.chdir(here)
+            with contextlib.chdir(folder):
+                one.spoil(folder)
         asked.append((str(folder), ["train", "c.yaml"]))
     ready = copy_workspace(original, tmp_path / "ready")
     for number, wrong in enumerate(WRONG):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
                                                                      "trust_remote_code": False}),
     ({"trust_remote_code": True, "model_name_or_path": "org/name", "model_revision": "a" * 40},
      {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
-    ({"trust_remote_code": True, "model_name_or_path": "tests"}, {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
+    ({"trust_remote_code": True, "model_name_or_path": str(Path(__file__).parent)},
+     {"lora_alpha": 16.0, "packing": False, "data_seed": 42}),
 ]
 
 
