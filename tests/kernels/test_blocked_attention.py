@@ -8,9 +8,9 @@ import torch
 from tests.kernels.test_packed_attention import naive
 from tunewright.kernels.blocked_attention import Rule, _blocks, attend_blocks, fits
 from tunewright.kernels.packed_attention import attend_segments
-from tunewright.kernels.prefix_sharing import segments
+from tunewright.kernels.prefix_sharing import segments, stacked
 
-LENGTHS = (97, 1, 0, 200, 130)
+LENGTHS = (97, 1, 0, 200, 130, 130, 130)
 
 
 def drawn(length: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -28,7 +28,7 @@ def test_rows_of_several_blocks(window: int | None) -> None:
     bounds = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()])
     inputs = drawn(sum(LENGTHS))
     expected = naive(*inputs, bounds.tolist(), window)
-    found = attend_blocks(*inputs, segments(bounds, None), Rule(window=window))
+    found = attend_blocks(*inputs, stacked(segments(bounds, None)), Rule(window=window))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     for ours, theirs in zip(slopes(found, inputs), slopes(expected, inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
@@ -37,16 +37,17 @@ def test_rows_of_several_blocks(window: int | None) -> None:
 @pytest.mark.parametrize("window", [None, 1, 30, 110, 260])
 def test_rows_that_continue_another(window: int | None) -> None:
     """The same rows with the prefix written out. Gradients of what is shared are the sums over the copies."""
-    lengths, prefixes = (210, 120, 3), (0, 150, 8)
+    lengths, prefixes = (210, 120, 3, 3), (0, 150, 8, 8)
     inputs = drawn(sum(lengths))
-    starts = [0, 210, 330]
+    starts = [0, 210, 330, 333]
     copies = torch.cat([torch.cat((torch.arange(prefix), torch.arange(start, start + length)))
                         for start, length, prefix in zip(starts, lengths, prefixes, strict=True)])
     written = [one[:, :, copies] for one in inputs]
-    whole = torch.tensor([0, 210, 480, 491])
+    whole = torch.tensor([0, 210, 480, 491, 502])
     expected = naive(*written, whole.tolist(), window)
-    kept = torch.cat((torch.arange(210), torch.arange(210 + 150, 480), torch.arange(480 + 8, 491)))
-    found = attend_blocks(*inputs, segments(torch.tensor([0, 210, 330, 333]), torch.tensor(prefixes)), Rule(window=window))
+    kept = torch.cat((torch.arange(210), torch.arange(210 + 150, 480), torch.arange(480 + 8, 491), torch.arange(491 + 8, 502)))
+    parts = stacked(segments(torch.tensor([0, 210, 330, 333, 336]), torch.tensor(prefixes)))
+    found = attend_blocks(*inputs, parts, Rule(window=window))
     torch.testing.assert_close(found, expected[:, kept], rtol=0, atol=1e-12)
     for ours, theirs in zip(slopes(found, inputs), slopes(expected[:, kept], inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)

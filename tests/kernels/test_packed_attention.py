@@ -29,7 +29,7 @@ def naive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: l
 
 
 @pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("bounds", [[0, 9], [0, 1, 9], [0, 4, 5, 9]])
+@pytest.mark.parametrize("bounds", [[0, 9], [0, 1, 9], [0, 4, 5, 9], [0, 3, 6, 9], [0, 1, 5, 9], [0, 0, 0, 9]])
 def test_segments_equal_the_masked_softmax(bounds: list[int], window: int | None) -> None:
     """Oracle: the naive formula in float64, forward and gradient."""
     torch.manual_seed(1)

@@ -17,7 +17,7 @@ from tests.kernels.test_isolation import GOLDEN, MODELS, WINDOW, exact_softmax, 
 from tunewright.kernels.blocked_attention import Rule
 from tunewright.kernels.packed_attention import attend_segments
 from tunewright.kernels.plan import apply, plan, share_prefixes
-from tunewright.kernels.prefix_sharing import Segment, seen_mask, segments
+from tunewright.kernels.prefix_sharing import Segment, seen_mask, segments, stacked
 from tunewright.stages.sequence_logps import token_logps
 
 also_exact = exact_softmax
@@ -68,11 +68,16 @@ def visible(bounds: list[int], prefixes: list[int], window: int | None) -> Tenso
     return seen
 
 
+@pytest.mark.parametrize("blocks", [True, False])
 @pytest.mark.parametrize("window", [None, 1, 3, 6, 50])
 @pytest.mark.parametrize(("bounds", "prefixes"), [
-    ([0, 7, 9], [0, 4]), ([0, 5, 6, 9, 11], [0, 3, 5, 1]), ([0, 2, 4, 9, 12, 13], [0, 0, 2, 0, 2]), ([0, 4, 9], [0, 0])])
-def test_attention_and_its_gradients(bounds: list[int], prefixes: list[int], window: int | None) -> None:
-    """Oracle: the naive formula in float64, four query heads on two key heads."""
+    ([0, 7, 9], [0, 4]), ([0, 5, 6, 9, 11], [0, 3, 5, 1]), ([0, 2, 4, 9, 12, 13], [0, 0, 2, 0, 2]), ([0, 4, 9], [0, 0]),
+    ([0, 6, 8, 10, 12], [0, 3, 3, 3]), ([0, 3, 6, 9, 11, 13], [0, 0, 0, 2, 2]), ([0, 3, 6, 9, 12, 15], [0, 2, 0, 2, 2])])
+def test_attention_and_its_gradients(bounds: list[int], prefixes: list[int], window: int | None, blocks: bool,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the naive formula in float64, four query heads on two key heads. In blocks of a CPU, and as on other devices."""
+    if not blocks:
+        monkeypatch.setattr("tunewright.kernels.packed_attention.fits", lambda *given: False)
     torch.manual_seed(1)
     query, key, value = (torch.randn(1, heads, bounds[-1], 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
     parts = segments(torch.tensor(bounds), torch.tensor(prefixes))
@@ -90,6 +95,18 @@ def test_what_a_segment_continues() -> None:
     assert found == [Segment(0, 7, 0, 0), Segment(7, 9, 0, 4), Segment(9, 12, 0, 7), Segment(12, 13, 0, 0), Segment(13, 20, 0, 0),
                      Segment(20, 22, 13, 3)]
     assert list(segments(torch.tensor([0, 2, 5]), None)) == [Segment(0, 2, 0, 0), Segment(2, 5, 0, 0)]
+
+
+def test_what_is_treated_as_one() -> None:
+    """By hand: neighbours of one length that continue nothing, or the same beginning of the same segment, which itself is one apart."""
+    def found(bounds: list[int], prefixes: list[int]) -> list[tuple[int, int, int, int]]:
+        parts = stacked(segments(torch.tensor(bounds), torch.tensor(prefixes)))
+        return [(part.start, part.end, part.copies, part.length()) for part in parts]
+
+    assert found([0, 2, 4, 7, 10, 12], [0] * 5) == [(0, 4, 2, 2), (4, 10, 2, 3), (10, 12, 1, 2)]
+    assert found([0, 3, 6, 9, 11, 13], [0, 0, 0, 2, 2]) == [(0, 6, 2, 3), (6, 9, 1, 3), (9, 13, 2, 2)]
+    assert found([0, 3, 6, 9, 12], [0, 2, 0, 2]) == [(0, 3, 1, 3), (3, 6, 1, 3), (6, 9, 1, 3), (9, 12, 1, 3)]
+    assert found([0, 5, 7, 9, 11], [0, 3, 3, 2]) == [(0, 5, 1, 5), (5, 9, 2, 2), (9, 11, 1, 2)]
 
 
 @pytest.mark.parametrize("prefixes", [[3, 0], [0, 5]])

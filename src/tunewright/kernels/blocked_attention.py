@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunewright.kernels.prefix_sharing import Segment, by_segment, hiding_mask
+from tunewright.kernels.prefix_sharing import Segment, by_segment, hiding_mask, own
 
 _WHOLE: Final = (96, 2048)
 """Tokens of a row up to which, and beyond which, one call is no slower than several: torch's own blocks are small against a long row."""
@@ -87,13 +87,13 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: tuple[Segment, ...], rule: Rule) -> Tensor:
         found = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
         sums = []
-        for part, (queries, keys, values) in zip(parts, by_segment(parts, query, key, value, rule.window), strict=True):
+        results = own(parts, found.transpose(1, 2))
+        for part, (queries, keys, values), result in zip(parts, by_segment(parts, query, key, value, rule.window), results, strict=True):
             for block in _blocks(part.length(), keys.shape[2], rule.window):
                 here, there = slice(block.start, block.end), slice(block.first, block.last)
-                result, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                result[:, :, here], log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                     queries[:, :, here], keys[:, :, there], values[:, :, there], 0.0, block.is_causal(rule.window),
                     attn_mask=block.mask(rule.window, query), scale=rule.scale)
-                found[:, part.start + block.start : part.start + block.end] = result.transpose(1, 2)
                 sums.append(log_sum)
         ctx.save_for_backward(query, key, value, found, *sums)
         ctx.parts, ctx.rule = parts, rule
@@ -105,25 +105,24 @@ class _Attention(torch.autograd.Function):
         query, key, value, found, *sums = ctx.saved_tensors
         parts, rule, log_sums = ctx.parts, ctx.rule, iter(sums)
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for part, (queries, keys, values) in zip(parts, by_segment(parts, query, key, value, rule.window), strict=True):
+        given = zip(parts, by_segment(parts, query, key, value, rule.window),
+                    *(own(parts, one) for one in (found.transpose(1, 2), slope.transpose(1, 2), of_query, of_key, of_value)), strict=True)
+        for part, (queries, keys, values), result, its_slope, of_queries, of_keys, of_values in given:
+            reach = keys.shape[2] - part.length()
             for block in _blocks(part.length(), keys.shape[2], rule.window):
                 here, there = slice(block.start, block.end), slice(block.first, block.last)
-                row = slice(part.start + block.start, part.start + block.end)
-                of_queries, *of_seen = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    slope[:, row].transpose(1, 2), queries[:, :, here], keys[:, :, there], values[:, :, there],
-                    found[:, row].transpose(1, 2), next(log_sums), 0.0, block.is_causal(rule.window),
-                    attn_mask=block.mask(rule.window, query), scale=rule.scale)
-                of_query[:, :, row] = of_queries
-                for whole, piece in zip((of_key, of_value), of_seen, strict=True):
-                    _add(whole, piece, block.first, part, keys.shape[2] - part.length())
+                of_queries[:, :, here], *of_seen = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    its_slope[:, :, here], queries[:, :, here], keys[:, :, there], values[:, :, there], result[:, :, here], next(log_sums),
+                    0.0, block.is_causal(rule.window), attn_mask=block.mask(rule.window, query), scale=rule.scale)
+                for whole, its_own, piece in zip((of_key, of_value), (of_keys, of_values), of_seen, strict=True):
+                    _add(piece, block.first - reach, whole[:, :, part.root : part.root + part.prefix], its_own)
         return of_query, of_key, of_value, None, None
 
 
-def _add(whole: Tensor, piece: Tensor, first: int, part: Segment, reach: int) -> None:
-    """Add the gradient of the keys that a block saw, from number `first` of the segment's keys on, to that of all keys. The first `reach`
-    of the segment's keys are the end of its prefix, the others its own."""
-    split = max(0, reach - first)
-    for start, some in ((part.root + part.prefix - reach + first, piece[:, :, :split]),
-                        (part.start + max(0, first - reach), piece[:, :, split:])):
-        if some.shape[2]:
-            whole[:, :, start : start + some.shape[2]] += some
+def _add(piece: Tensor, first: int, prefix: Tensor, its_own: Tensor) -> None:
+    """Add the gradient of the keys that a block saw to that of its segment's prefix and of its own keys. `first` is the number of the
+    first of them among its own; those of the prefix, in front of them, count backwards from -1."""
+    if first < 0:
+        prefix[:, :, first:] += piece[:, :, :-first].sum(dim=0, keepdim=True)
+        piece, first = piece[:, :, -first:], 0
+    its_own[:, :, first : first + piece.shape[2]] += piece

@@ -1,4 +1,4 @@
-"""Attention inside each segment of a row that holds several, one call per segment.
+"""Attention inside each segment of a row that holds several, one call per segment, or for all neighbours of one length.
 
 Naive equivalent: softmax(q k^T * scale + M) v with M = 0 where query and key lie in the same segment, the key is not after
 the query (and not further back than a sliding window), else -inf. Here the blocks outside the segments are never computed, so
@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.errors import require
 from tunewright.kernels.blocked_attention import Rule, attend_blocks, fits
-from tunewright.kernels.prefix_sharing import Segment, by_segment, seen_mask, segments
+from tunewright.kernels.prefix_sharing import Segment, by_segment, seen_mask, segments, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,10 +61,11 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
 def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Segment], rule: Rule) -> Tensor:
     """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D].
 
-    On a CPU in blocks (`kernels.blocked_attention`); elsewhere one call for each segment, with the keys of a prefix copied in front of its
-    own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but take 1.2 times as long for 80 tokens after 150 on a
-    CPU, and products with a softmax of our own 1.1 to 1.3 times.
+    On a CPU in blocks (`kernels.blocked_attention`); elsewhere one call for each segment, or for neighbours of one length, with the keys
+    of a prefix copied in front of its own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but take 1.2 times as
+    long for 80 tokens after 150 on a CPU, and products with a softmax of our own 1.1 to 1.3 times.
     """
+    parts = stacked(parts)
     if fits(query, key, value, rule):
         return attend_blocks(query, key, value, parts, rule)
     grouped = query.shape[1] != key.shape[1]
@@ -74,8 +75,8 @@ def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[S
         mask = seen_mask(part.length(), keys.shape[2], rule.window, query.device) if part.prefix or banded else None
         found.append(scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, dropout_p=rule.dropout, is_causal=mask is None, scale=rule.scale,
-            enable_gqa=grouped).transpose(1, 2))
-    return torch.cat(found, dim=1)
+            enable_gqa=grouped).transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)[None]
 
 
 def demand_bounds(module: nn.Module) -> None:

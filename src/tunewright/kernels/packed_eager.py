@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from tunewright.kernels.packed_attention import demand_bounds, demand_plain
-from tunewright.kernels.prefix_sharing import by_segment, hiding_mask, segments
+from tunewright.kernels.prefix_sharing import by_segment, hiding_mask, segments, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,14 +51,14 @@ def packed_eager_attention(module: nn.Module, query: Tensor, key: Tensor, value:
         mask = _mask(query, key, window) if attention_mask is None else attention_mask
         return eager(module, query, key, value, mask, **settings)[0], None
     demand_plain(module, attention_mask)
-    parts = segments(bounds, prefix_lens)
-    found = [eager(module, queries, keys, values, _mask(queries, keys, window), **settings)[0]
+    parts = stacked(segments(bounds, prefix_lens))
+    found = [eager(module, queries, keys, values, _mask(queries, keys, window), **settings)[0].flatten(0, 1)
              for queries, keys, values in by_segment(parts, query, key, value, window)]
-    return torch.cat(found, dim=1), None
+    return torch.cat(found)[None], None
 
 
 def _mask(query: Tensor, key: Tensor, window: int | None) -> Tensor:
-    """query [1, H, R, D], key [1, G, K, D] -> [1, 1, R, K] to add to their logits: 0 where a query may look, the least number elsewhere."""
+    """query [C, H, R, D], key [C, G, K, D] -> [1, 1, R, K] to add to their logits: 0 where a query may look, the least number elsewhere."""
     return hiding_mask(query.shape[2], key.shape[2], window, query, torch.finfo(query.dtype).min)[None, None]
 
 

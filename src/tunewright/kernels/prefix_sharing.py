@@ -13,7 +13,7 @@ gradients are those of that row up to the order of summation: no token sees one 
 operation of the models that are let in (`kernels.isolation.barrier`) is one on single tokens. What is counted per token, not per answer,
 sees a shared prompt once: a router's auxiliary loss, and what is drawn at random (dropout, noise on embeddings).
 
-Axes: H heads, T positions of the whole row, D head width, R queries of one segment, K keys that it sees.
+Axes: H heads, T positions of the whole row, D head width, R queries of one segment, K keys that it sees, C segments of one length.
 """
 
 from __future__ import annotations
@@ -32,37 +32,57 @@ if TYPE_CHECKING:
 
 
 class Segment(NamedTuple):
-    """The tokens [start, end) of a row; `prefix` is how many tokens from `root` on they continue."""
+    """The tokens [start, end) of a row; `prefix` is how many tokens from `root` on they continue. Several of one length, one behind the
+    other, that continue nothing and that nothing continues may be taken as one, with their number as `copies`."""
 
     start: int
     end: int
     root: int = 0
     prefix: int = 0
+    copies: int = 1
 
     def length(self) -> int:
-        """Its own tokens."""
-        return self.end - self.start
+        """Its own tokens, those of one copy."""
+        return (self.end - self.start) // self.copies
 
 
-def own(parts: Sequence[Segment], states: Tensor) -> tuple[Tensor, ...]:
-    """[1, H, T, D] -> for each segment [1, H, R, D], those of its own tokens. The segments are the whole row."""
-    return states.split([part.length() for part in parts], dim=2)
+def stacked(parts: Sequence[Segment]) -> list[Segment]:
+    """Neighbours of one length and one prefix as one segment of several copies: fewer and larger products. A root stays by itself."""
+    roots = {part.root for part in parts if part.prefix}
+    found: list[Segment] = []
+    for part in parts:
+        before = found[-1] if found else None
+        alike = before is not None and (part.length(), part.root, part.prefix) == (before.length(), before.root, before.prefix)
+        if before is not None and alike and not {before.start, part.start} & roots:
+            found[-1] = before._replace(end=part.end, copies=before.copies + 1)
+        else:
+            found.append(part)
+    return found
+
+
+def own(parts: Sequence[Segment], states: Tensor) -> list[Tensor]:
+    """[1, H, T, D] -> for each segment a view [C, H, R, D] of its own tokens, C copies. The segments are the whole row."""
+    pieces = states.split([part.end - part.start for part in parts], dim=2)
+    return [piece[0].unflatten(1, (part.copies, part.length())).transpose(0, 1) for part, piece in zip(parts, pieces, strict=True)]
 
 
 def seen(parts: Sequence[Segment], states: Tensor, window: int | None) -> list[Tensor]:
-    """[1, H, T, D] -> for each segment [1, H, K, D], those that its queries see: what a window reaches of the prefix, then its own."""
+    """[1, H, T, D] -> for each segment [C, H, K, D], those that its queries see: what a window reaches of the prefix, then its own."""
     pieces = own(parts, states)
     by_start = {part.start: piece for part, piece in zip(parts, pieces, strict=True)}
     found = []
     for part, piece in zip(parts, pieces, strict=True):
-        first = 0 if window is None else max(0, part.prefix - window + 1)
-        found.append(torch.cat((by_start[part.root][:, :, first:part.prefix], piece), dim=2) if part.prefix else piece)
+        if part.prefix:
+            first = 0 if window is None else max(0, part.prefix - window + 1)
+            shared = by_start[part.root][:, :, first:part.prefix]
+            piece = torch.cat((shared.expand(part.copies, -1, -1, -1), piece), dim=2)
+        found.append(piece)
     return found
 
 
 def by_segment(parts: Sequence[Segment], query: Tensor, key: Tensor, value: Tensor,
                window: int | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each segment its queries [1, H, R, D], and the keys and values [1, G, K, D] that they see."""
+    """For each segment its queries [C, H, R, D], and the keys and values [C, G, K, D] that they see."""
     return zip(own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)
 
 
