@@ -149,11 +149,13 @@ def evaluation_plan(
     from tunewright.engine.assemble import evaluation_collation, is_pinned, loading, share
     from tunewright.engine.evaluate import EvaluationPlan
     from tunewright.engine.number_formats import evaluation_dtype
-    from tunewright.kernels.plan import apply, hasten_to_evaluate
+    from tunewright.kernels.plan import apply, hasten_to_evaluate, share_beginnings
 
     batching, device = config.batching, model.device
     plan = apply(replace(config, data=replace(config.data, packing=False)), model)  # evaluation sets are never packed
     hasten_to_evaluate(config, model)
+    if kind.guesses_tokens:
+        plan = share_beginnings(config, plan, model)
     collate = evaluation_collation(config, kind, plan, int(tokenizer.pad_token_id))
     return EvaluationPlan(
         share(batching.per_device_eval_batch_size, 1, ranks), loading(batching, collate, pinned=is_pinned(config)), device, ranks,

@@ -228,7 +228,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
         if run.kernels.use_unsloth_gc:
             kernels = kernels.told(offload(run, model))
     kernels = kernels.told((*hasten(run, model), *trim_before_embedding(model)))
-    if stage.examples in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+    if stage.examples.guesses_tokens:
         kernels = share_beginnings(run, kernels, model)
     if run.precision.gradient_checkpointing and not recomputes_layers:
         kernels = kernels.told((recompute_as_asked(model, run.precision),))

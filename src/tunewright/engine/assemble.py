@@ -75,14 +75,14 @@ def training_collation(run: RunConfig, flat: bool, pad_token_id: int, *, shares:
 
 def stage_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad_token_id: int) -> Collate:
     """How the training examples of a stage become a batch, on the layout that the kernels read."""
-    if kind in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+    if kind.guesses_tokens:
         return training_collation(run, kernels.flat, pad_token_id, shares=kernels.shares_prefixes)
     return answer_collation(run, kind, kernels, pad_token_id)
 
 
 def evaluation_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad_token_id: int) -> Collate:
     """The same for evaluation, where no padding is trained."""
-    if kind in (ExampleKind.TEXT, ExampleKind.CONVERSATION):
+    if kind.guesses_tokens:
         return collation(kernels.flat, pad_token_id, shares=kernels.shares_prefixes)
     return answer_collation(run, kind, kernels, pad_token_id)
 

@@ -15,7 +15,6 @@ from tunewright.engine.health import BadSteps, OverflowCount, Suspects, first_lo
 from tunewright.engine.progress import Position
 from tunewright.errors import StorageError
 from tunewright.runtime import tell_step
-from tunewright.stages.stage import ExampleKind
 
 if TYPE_CHECKING:
     from tunewright.adapters.movement import Movement
@@ -137,7 +136,7 @@ class Session:
             return False
         if is_scaled:
             self.overflows.note(grad_norm, suspects)
-        guesses_tokens = self.machinery.stage.examples in (ExampleKind.TEXT, ExampleKind.CONVERSATION)
+        guesses_tokens = self.machinery.stage.examples.guesses_tokens
         if state.global_step == 0 and guesses_tokens and (note := first_loss_note(loss, self.known.vocab_size)):
             self.outlets.display.note(f"warning: {note}")
         if self.movement is not None:

@@ -32,6 +32,11 @@ class ExampleKind(Enum):
     FEEDBACK = "feedback"
     PROMPT = "prompt"
 
+    @property
+    def guesses_tokens(self) -> bool:
+        """Whether each token of it that has a label is predicted from those before it, and nothing else is asked."""
+        return self in (ExampleKind.TEXT, ExampleKind.CONVERSATION)
+
 
 Models = Mapping[Role, "nn.Module"]
 
