@@ -52,7 +52,7 @@ def test_pairs_behind_one_prompt() -> None:
     assert batch.bounds is not None and batch.bounds.tolist() == [0, 5, 8, 10, 12] and batch.bounds.dtype == torch.int32
     assert batch.prefixes is not None and batch.prefixes.tolist() == [0, 3, 0, 1] and batch.prefixes.dtype == torch.int32
     assert listed(batch.sequences) == {"positions": [2, 3, 2, 5, 6, 8, 8, 10], **TARGETS}
-    assert (batch.labels == -100).all() and batch.labels.shape == (1, 12)
+    assert (batch.targets == -100).all() and batch.targets.shape == (1, 12)
     assert batch.attention_mask is None and batch.sample_ids == (5, 9) and batch.num_tokens == 16
 
 
@@ -168,7 +168,7 @@ def test_feedback_end_to_end() -> None:
     assert listed(batch.sequences) == {"positions": [1, 3, 4, 6, 9, 10, 12, 14], "targets": [13, 22, 23, 32, 22, 23, 32, 13],
                                        "owners": [0, 1, 1, 2, 3, 3, 4, 5], "count": 6}
     assert batch.marks is not None and batch.marks.tolist() == [1, -1, 1] and batch.marks.dtype == torch.int8
-    assert batch.sample_ids == (3, 1, 8) and (batch.labels == -100).all()
+    assert batch.sample_ids == (3, 1, 8) and (batch.targets == -100).all()
 
 
 def test_padded_feedback() -> None:
@@ -197,7 +197,7 @@ def test_prompts_end_together() -> None:
     batch = collate_prompts_left(examples, PAD)
     assert batch.input_ids.tolist() == [[11, 12, 13], [0, 0, 21]] and batch.sample_ids == (4, 2)
     assert batch.attention_mask is not None and batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]] and (batch.labels == -100).all()
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]] and (batch.targets == -100).all()
     assert torch.equal(batch.position_ids, (batch.attention_mask.cumsum(1) - 1).clamp(min=0))
     assert batch.bounds is None and batch.sequences is None
 
@@ -213,7 +213,7 @@ COLLATORS: dict[str, Callable[[], Batch]] = {
 def test_a_rank_without_rows_has_the_same_tokens_and_no_answer(name: str) -> None:
     batch = COLLATORS[name]()
     empty = without_labels(batch)
-    assert torch.equal(empty.input_ids, batch.input_ids) and (empty.labels == -100).all() and empty.sample_ids == ()
+    assert torch.equal(empty.input_ids, batch.input_ids) and (empty.targets == -100).all() and empty.sample_ids == ()
     assert (empty.sequences is None) == (batch.sequences is None) and (empty.marks is None) == (batch.marks is None)
     if empty.sequences is not None:
         assert listed(empty.sequences) == {"positions": [], "targets": [], "owners": [], "count": 0}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from tunewright.data.collate import Example, collate_flat, collate_padded
 from tunewright.kernels.packed_attention import register
@@ -58,8 +59,10 @@ def lora_model(directory: Path, attention: str, dtype: torch.dtype) -> torch.nn.
 def plain(directory: Path, dtype: torch.dtype) -> tuple[float, Gradients]:
     """transformers' own loss on the padded batch."""
     model = lora_model(directory, "sdpa", dtype)
-    batch = collate_padded(rows(directory), 0)
-    loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    examples = rows(directory)
+    batch = collate_padded(examples, 0)
+    labels = pad_sequence([torch.from_numpy(one.labels.astype(np.int64)) for one in examples], batch_first=True, padding_value=-100)
+    loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss
     loss.backward()
     return float(loss.detach()), gradients(model)
 

@@ -59,10 +59,10 @@ def plain() -> tuple[float, float, dict[str, torch.Tensor]]:
     """Cross-entropy of all eight rows plus the weighted auxiliary loss, one padded batch through transformers."""
     model = moe()
     batch = collation(False, 0)([Rows()[index] for index in range(8)])
-    labels = batch.labels.masked_fill(batch.attention_mask == 0, -100)
+    targets = batch.targets[:, :-1].masked_fill(batch.attention_mask[:, 1:] == 0, -100)
     out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, output_router_logits=True)
-    total = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
-    loss = total / int((labels[:, 1:] != -100).sum()) + WEIGHT * out.aux_loss
+    total = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="sum")
+    loss = total / int((targets != -100).sum()) + WEIGHT * out.aux_loss
     loss.backward()
     return float(loss.detach()), float(out.aux_loss.detach()), {name: weight.grad for name, weight in model.named_parameters()}
 

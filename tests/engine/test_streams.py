@@ -71,7 +71,7 @@ def batches(stream: Stream, *, rank: int = 0, ranks: int = 1, workers: int = 0, 
 
 def shown(window: Window) -> list[Any]:
     """Everything of a window, comparable."""
-    return [[(batch.sample_ids, batch.input_ids.tolist(), batch.labels.tolist()) for batch in window.batches], window.consumed,
+    return [[(batch.sample_ids, batch.input_ids.tolist(), batch.targets.tolist()) for batch in window.batches], window.consumed,
             window.ends_epoch, window.streamed]
 
 
@@ -116,7 +116,7 @@ def test_slots_are_laid_out_by_rank(tmp_path: Path) -> None:
     assert found == expected
     assert [pair[0].streamed.slots for pair in zip(*windows, strict=True) if pair[0].streamed] == [6] * 8 + [2]
     empty = [one.batches[0] for pair in zip(*windows, strict=True) for one in pair if not one.batches[0].sample_ids]
-    assert empty and all((batch.labels == -100).all() and batch.input_ids.tolist() == [[0, 0]] for batch in empty)
+    assert empty and all((batch.targets == -100).all() and batch.input_ids.tolist() == [[0, 0]] for batch in empty)
 
 
 def test_packed_sequences_are_those_of_the_slots(tmp_path: Path) -> None:

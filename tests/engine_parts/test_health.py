@@ -50,7 +50,7 @@ def test_other_values_stop_and_leave_evidence(tmp_path: Path, value: float, text
     assert "Takes step 7 of the run" in (folder / "replay.py").read_text()
     found = load_file(folder / "batch-0.safetensors")
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
-        "0.input_ids": [[0, 1]], "0.labels": [[5, 6]], "0.position_ids": [[0, 1]], "0.bounds": [0, 2]}
+        "0.input_ids": [[0, 1]], "0.targets": [[5, 6]], "0.position_ids": [[0, 1]], "0.bounds": [0, 2]}
 
 
 def test_tensors_of_parts_are_kept_too(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_tensors_of_parts_are_kept_too(tmp_path: Path) -> None:
     write_batches([both[0], dataclasses.replace(both[1], sequences=answers, position_ids=both[1].input_ids)], tmp_path / "b.safetensors")
     found = load_file(tmp_path / "b.safetensors")
     assert {name for name in found if name.startswith("1.")} == {
-        "1.input_ids", "1.labels", "1.position_ids", "1.bounds", "1.sequences.positions", "1.sequences.targets", "1.sequences.owners"}
+        "1.input_ids", "1.targets", "1.position_ids", "1.bounds", "1.sequences.positions", "1.sequences.targets", "1.sequences.owners"}
     assert found["1.sequences.targets"].tolist() == [5]
 
 

@@ -159,7 +159,7 @@ def token_losses(model: nn.Module, example: Example) -> torch.Tensor:
     """[T] cross-entropy of each token of the sequence, 0 where nothing is trained."""
     batch = collate_flat([example])
     logits = model(**model_inputs(batch), use_cache=False).logits[0]
-    return torch.nn.functional.cross_entropy(logits[:-1], batch.labels[0, 1:], reduction="none", ignore_index=-100)
+    return torch.nn.functional.cross_entropy(logits[:-1], batch.targets[0, :-1], reduction="none", ignore_index=-100)
 
 
 @pytest.mark.parametrize("flash_attn", ["disabled", "auto"])

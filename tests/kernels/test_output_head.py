@@ -49,7 +49,7 @@ def stock(model: nn.Module, lengths: Lengths = RAGGED) -> tuple[torch.Tensor, di
     model.zero_grad()
     batch = collate_padded(sequences(lengths), 0)
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids).logits[:, :-1]
-    aims = batch.labels[:, 1:]
+    aims = batch.targets[:, :-1]
     loss = cross_entropy(logits.reshape(-1, logits.shape[-1]), aims.reshape(-1), reduction="sum")
     (loss / int((aims != -100).sum())).backward()
     return loss.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
@@ -196,7 +196,7 @@ def test_the_last_layer_computes_what_is_predicted_from(kind: str) -> None:
     assert head is not None and (head.last is not None) == TRIMMED[kind]
     torch.testing.assert_close(trained(model, batch), wanted, rtol=1e-6, atol=1e-9)
     if TRIMMED[kind]:
-        kept = len({position - 1 for row in batch.labels for position in torch.nonzero(row != -100).flatten().tolist()})
+        kept = len({position for row in batch.targets for position in torch.nonzero(row != -100).flatten().tolist()})
         assert rows_of_the_last_mlp(model, batch) == [kept]
 
 

@@ -93,28 +93,53 @@ def test_loss_and_gradients_are_those_of_the_rows(kind: str, flash_attn: str, ex
         assert torch.allclose(found[name], gradient, rtol=near, atol=near * max(1.0, float(gradient.abs().max()))), name
 
 
-def rows_again(batch: Batch) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    """Tokens, positions and predicted targets of each row, put together again as `prefixes` says."""
+def rows_again(batch: Batch) -> Iterator[list[tuple[int, int, int]]]:
+    """Token, position and target of each row up to its last target, put together again as `prefixes` says."""
     assert batch.bounds is not None
     bounds = batch.bounds.tolist()
     prefixes = [0] * (len(bounds) - 1) if batch.prefixes is None else batch.prefixes.tolist()
-    ids, positions, labels = (one[0].tolist() for one in (batch.input_ids, batch.position_ids, batch.labels))
+    ids, positions, targets = (one[0].tolist() for one in (batch.input_ids, batch.position_ids, batch.targets))
     root = 0
     for number, prefix in enumerate(prefixes):
         root = root if prefix else bounds[number]
         own = slice(bounds[number], bounds[number + 1])
         shared = slice(root, root + prefix)
-        yield ids[shared] + ids[own], positions[shared] + positions[own], [-100] * prefix + labels[own]
+        row = list(zip(ids[shared] + ids[own], positions[shared] + positions[own], [-100] * prefix + targets[own], strict=True))
+        yield row[:max((place + 1 for place, (_, _, target) in enumerate(row) if target != -100), default=0)]
 
 
 @pytest.mark.parametrize("examples", BATCHES.values(), ids=BATCHES)
 def test_a_batch_holds_the_same_rows(examples: list[Example]) -> None:
-    """Tokens, positions and labels of every row are as without sharing, and fewer tokens go through the model."""
+    """Tokens, positions and targets of every row are as without sharing, and fewer tokens go through the model."""
     plain, shared = collate_flat(examples), collate_flat_shared(examples)
     assert list(rows_again(shared)) == list(rows_again(plain))
     assert shared.input_ids.numel() < plain.input_ids.numel()
     assert shared.num_tokens == plain.num_tokens == sum(len(one.input_ids) for one in examples)
     assert shared.sample_ids == plain.sample_ids
+
+
+@pytest.mark.parametrize(("rows", "lengths"), [
+    ([row(1, 2, 3, 4, untrained=1)], [3]),  # the last token is predicted and predicts nothing
+    ([row(1, 2, 3, 4, untrained=4), row(5, untrained=1)], [1, 1]),  # no label at all: one token, so that the row is there
+    ([row(*PROMPT, 40, 41, untrained=13), row(*PROMPT, 50, 51, untrained=13)], [13, 1]),
+    ([row(*PROMPT, 40, untrained=12), row(*PROMPT, 40, 50, 51, untrained=14)], [13, 1]),  # the other continues all of it
+    ([row(*PROMPT, 40, untrained=12), row(*PROMPT, 40, 50, 51, 52, untrained=14)], [13, 2]),
+    ([row(*PROMPT, untrained=12), row(*PROMPT[:10], 50, untrained=11)], [10, 1]),  # neither trains: what is shared, and one
+])
+def test_nothing_behind_the_last_prediction_is_computed(rows: list[Example], lengths: list[int]) -> None:
+    """Worked by hand. What is left out counts as a token of the batch all the same."""
+    batch = collate_flat_shared(rows)
+    assert batch.bounds is not None and batch.bounds.diff().tolist() == lengths
+    assert batch.num_tokens == sum(len(one.input_ids) for one in rows)
+
+
+def test_labels_behind_which_the_row_goes_on() -> None:
+    """What follows the last label, here a question that was not answered yet, is left out. Targets by hand."""
+    one = row(1, 2, 3, 4, 5, 6, 7, untrained=2)
+    one.labels[4:] = -100
+    batch = collate_flat_shared([one, row(8, 9, 9, untrained=1)])
+    assert batch.input_ids.tolist() == [[1, 2, 3, 8, 9]] and batch.targets.tolist() == [[-100, 3, 4, 9, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1]] and batch.unread == 5
 
 
 @pytest.mark.parametrize(("second", "prefix"), [

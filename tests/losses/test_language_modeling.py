@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from tunewright.data.records import IGNORE_INDEX
-from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions, shifted_targets
-
-
-def test_shifted_targets_are_the_labels_one_to_the_right() -> None:
-    """Oracle: written by hand; the last position has nothing to predict."""
-    labels = torch.tensor([[IGNORE_INDEX, 5, 6, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 7, 8]])
-    assert shifted_targets(labels).tolist() == [[5, 6, IGNORE_INDEX, IGNORE_INDEX], [IGNORE_INDEX, 7, 8, IGNORE_INDEX]]
+from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions
 
 
 def test_kept_positions_are_those_with_a_target_in_some_row() -> None:

@@ -160,14 +160,14 @@ def test_exactly_the_answers_are_trained(
     if ends and not masks.train_on_prompt:
         assert sum(label in ends for label in labels) == len([number for number in chosen if number == last or name not in OPEN])
     assert all(label in (one, IGNORE_INDEX) for one, label in zip(ids, labels, strict=True))
-    assert padded_labels(ids, labels)[len(ids):] == [IGNORE_INDEX] * 3
+    assert padded_targets(ids, labels) == [*labels[1:], *[IGNORE_INDEX] * 4]
 
 
-def padded_labels(ids: list[int], labels: list[int]) -> list[int]:
-    """The labels of a row in a batch with one that is three tokens longer."""
+def padded_targets(ids: list[int], labels: list[int]) -> list[int]:
+    """What the positions of a row are to predict, in a batch with one that is three tokens longer."""
     rows = [Example(np.array(one, np.int32), np.array(other, np.int32), np.array([0, len(one)], np.int32), 0)
             for one, other in ((ids, labels), ([*ids, 1, 1, 1], [*labels, 1, 1, 1]))]
-    return collate_padded(rows, pad_token_id=0).labels[0].tolist()
+    return collate_padded(rows, pad_token_id=0).targets[0].tolist()
 
 
 @pytest.mark.parametrize("name", ["kimi_vl", "seed_oss", "gpt_oss", "glm4_moe", "minimax2"])

@@ -33,9 +33,9 @@ class KernelsConfig:
     """Speed and memory; the numbers that are computed are the same."""
 
     slow_paths: tuple[str, ...] = param(
-        (), "Fast paths that are not taken: beginnings that rows of a batch have in common computed once (prefix), the loss straight from "
-        "hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm) and rotary positions (rotary). The same is "
-        "computed either way; this is for comparing.", choices=FAST_PATHS, example="loss,norm")
+        (), "Fast paths that are not taken: beginnings that rows of a batch have in common computed once, and nothing behind a row's last "
+        "prediction (prefix), the loss straight from hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm) and "
+        "rotary positions (rotary). The same is computed either way; this is for comparing.", choices=FAST_PATHS, example="loss,norm")
     chunk_loss_size: int | None = param(
         None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 64 MB hold, on a CPU 31 MB, or "
         "16 MB where the output head trains.", unit="tokens",

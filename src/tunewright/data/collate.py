@@ -44,12 +44,14 @@ _STAY: Final = ("bounds", "prefixes")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """input_ids, labels, position_ids [B, S] int64 (or [1, T] laid end to end); attention_mask [B, S] int64 or None.
+    """input_ids, targets, position_ids [B, S] int64 (or [1, T] laid end to end); attention_mask [B, S] int64 or None.
 
+    `targets`: the token that each position is to predict, IGNORE_INDEX where it is to predict none: the labels, one to the left.
     `bounds` [N + 1] int32: where each segment begins and the last one ends, on a [1, T] batch; None on a padded one.
     `prefixes` [N] int32, beside `bounds`: segment n continues after the first prefixes[n] tokens of the nearest segment before it that
     is by itself, which has 0; None where all are.
-    `sequences`: the answers of pairs or feedback; labels are IGNORE_INDEX throughout there. `marks` [R] int8: of rows of feedback.
+    `unread`: tokens at the ends of rows that were left out, because nothing is predicted from them.
+    `sequences`: the answers of pairs or feedback; targets are IGNORE_INDEX throughout there. `marks` [R] int8: of rows of feedback.
     `reference` [sequences.count]: log-probabilities of the sequences under the reference model. `kl`: divergences from it that hold for
     the whole optimizer step: [1], or of pairs [2], that of chosen and of rejected answers. `routing` [E + 2]: what the routers of a mixture
     of E experts decide in the whole step (`engine.router_balance`). `experience`: of answers that the policy gave in this step; it is made
@@ -57,7 +59,7 @@ class Batch:
     """
 
     input_ids: torch.Tensor
-    labels: torch.Tensor
+    targets: torch.Tensor
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     bounds: torch.Tensor | None
@@ -69,12 +71,13 @@ class Batch:
     kl: torch.Tensor | None = None
     routing: torch.Tensor | None = None
     experience: Experience | None = None
+    unread: int = 0
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the rows, without padding; one that several rows share counts for each of them."""
+        """Tokens of the rows, without padding; one that several rows share counts for each of them, and one that was left out counts."""
         shared = 0 if self.prefixes is None else int(self.prefixes.sum())
-        return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel() + shared
+        return int(self.attention_mask.sum()) if self.attention_mask is not None else self.input_ids.numel() + shared + self.unread
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's data loader calls this."""
@@ -114,7 +117,7 @@ def collate_flat(examples: Sequence[Example]) -> Batch:
     positions = np.concatenate([positions_of_rows(example) for example in examples])
     return Batch(
         input_ids=_row([example.input_ids for example in examples]),
-        labels=_row([example.labels for example in examples]),
+        targets=_row([_targets(example.labels) for example in examples]),
         position_ids=torch.from_numpy(positions).unsqueeze(0),
         attention_mask=None,
         bounds=torch.from_numpy(bounds.astype(np.int32)),
@@ -127,31 +130,32 @@ SHORTEST_SHARED: Final = 8
 
 
 def collate_flat_shared(examples: Sequence[Example]) -> Batch:
-    """`collate_flat`, but a segment that begins as an earlier one does (a system prompt, tools) continues that one instead of repeating it.
+    """`collate_flat` without what need not be computed: a segment that begins as an earlier one does (a system prompt, tools) continues
+    that one instead of repeating it, and none goes on behind its last prediction.
 
     What is shared carries no label of the later segment, and neither does the token after it, so every target still has its predictor
-    right before it. Which tokens a segment shares depends on it and on the nearest one before it that stands by itself.
+    right before it. Which tokens a segment shares depends on it and on the nearest one before it that stands by itself, its root.
     """
     rows = [(example.input_ids[start:end], example.labels[start:end])
             for example in examples for start, end in pairwise(example.bounds.tolist())]
-    root, prefixes = rows[0], [0]
-    for row in rows[1:]:
-        shared = _shared(root[0], *row)
+    roots, prefixes = [0], [0]
+    for number, row in enumerate(rows[1:], start=1):
+        shared = _shared(rows[roots[-1]][0], *row)
         prefixes.append(shared if shared >= SHORTEST_SHARED else 0)
-        root = root if prefixes[-1] else row
-    if not any(prefixes):
-        return collate_flat(examples)
-    own = [(ids[prefix:], labels[prefix:]) for (ids, labels), prefix in zip(rows, prefixes, strict=True)]
-    lengths = [len(ids) for ids, _ in own]
-    positions = np.concatenate([np.arange(prefix, prefix + length) for prefix, length in zip(prefixes, lengths, strict=True)])
+        roots.append(roots[-1] if prefixes[-1] else number)
+    ends = [_read(labels, prefix) for (_, labels), prefix in zip(rows, prefixes, strict=True)]
+    for root, prefix in zip(roots, prefixes, strict=True):
+        ends[root] = max(ends[root], prefix)
+    own = [(ids[prefix:end], _targets(labels)[prefix:end]) for (ids, labels), prefix, end in zip(rows, prefixes, ends, strict=True)]
     return Batch(
         input_ids=_row([ids for ids, _ in own]),
-        labels=_row([labels for _, labels in own]),
-        position_ids=torch.from_numpy(positions.astype(np.int64)).unsqueeze(0),
+        targets=_row([targets for _, targets in own]),
+        position_ids=_row([np.arange(prefix, prefix + len(ids)) for (ids, _), prefix in zip(own, prefixes, strict=True)]),
         attention_mask=None,
-        bounds=torch.from_numpy(np.cumsum([0, *lengths]).astype(np.int32)),
+        bounds=torch.from_numpy(np.cumsum([0, *(len(ids) for ids, _ in own)]).astype(np.int32)),
         sample_ids=tuple(example.sample_id for example in examples),
-        prefixes=torch.tensor(prefixes, dtype=torch.int32),
+        prefixes=torch.tensor(prefixes, dtype=torch.int32) if any(prefixes) else None,
+        unread=sum(len(ids) for ids, _ in rows) - sum(prefixes) - sum(len(ids) for ids, _ in own),
     )
 
 
@@ -162,6 +166,12 @@ def _shared(root: NDArray[np.int32], ids: NDArray[np.int32], labels: NDArray[np.
     trained = np.flatnonzero(labels != IGNORE_INDEX)
     first_label = int(trained[0]) if len(trained) else len(ids)
     return max(0, min(int(differing[0]) if len(differing) else most, first_label - 1))
+
+
+def _read(labels: NDArray[np.int32], prefix: int) -> int:
+    """Tokens of a row up to the one that predicts its last label; one behind what it shares at the least."""
+    trained = np.flatnonzero(labels != IGNORE_INDEX)
+    return max(int(trained[-1]) if len(trained) else 0, prefix + 1)
 
 
 def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: int = IGNORE_INDEX,
@@ -185,7 +195,7 @@ def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: in
         position_ids[row, :length] = torch.from_numpy(positions(example))
     return Batch(
         input_ids=input_ids,
-        labels=labels,
+        targets=torch.from_numpy(_targets(labels.numpy())),
         position_ids=position_ids,
         attention_mask=attention_mask,
         bounds=None,
@@ -195,10 +205,20 @@ def collate_padded(examples: Sequence[Example], pad_token_id: int, pad_label: in
 
 def without_labels(batch: Batch) -> Batch:
     """The same batch with nothing to train on: what a rank runs when the tail of an epoch leaves it no rows."""
-    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX), sample_ids=(),
+    return replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX), sample_ids=(),
                    sequences=None if batch.sequences is None else Sequences.none(),
                    marks=None if batch.marks is None else batch.marks[:0], reference=None)
 
 
-def _row(parts: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+def _targets(labels: NDArray[Any]) -> NDArray[Any]:
+    """The label one to the right of each position, IGNORE_INDEX at the last: [..., S] -> [..., S].
+
+    Because the first label of every segment is IGNORE_INDEX (see `Example`), no position predicts across the border of two packed rows.
+    """
+    found = np.full_like(labels, IGNORE_INDEX)
+    found[..., :-1] = labels[..., 1:]
+    return found
+
+
+def _row(parts: Sequence[NDArray[Any]]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)).unsqueeze(0)

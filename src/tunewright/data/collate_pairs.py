@@ -95,7 +95,7 @@ def rows_padded(rows: Sequence[Row], examples: Sequence[Example], pad_token_id: 
         attention_mask[number, : len(row.input_ids)] = 1
     return Batch(
         input_ids=input_ids,
-        labels=torch.full_like(input_ids, IGNORE_INDEX),
+        targets=torch.full_like(input_ids, IGNORE_INDEX),
         position_ids=torch.arange(longest).repeat(len(rows), 1),
         attention_mask=attention_mask,
         bounds=None,
@@ -138,7 +138,7 @@ class _Layout:
         input_ids = torch.from_numpy(np.concatenate(self._ids).astype(np.int64)).unsqueeze(0)
         return Batch(
             input_ids=input_ids,
-            labels=torch.full_like(input_ids, IGNORE_INDEX),
+            targets=torch.full_like(input_ids, IGNORE_INDEX),
             position_ids=torch.from_numpy(np.concatenate(self._positions).astype(np.int64)).unsqueeze(0),
             attention_mask=None,
             bounds=torch.tensor(self._bounds, dtype=torch.int32),

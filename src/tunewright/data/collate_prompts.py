@@ -26,5 +26,5 @@ def collate_prompts_left(examples: Sequence[Example], pad_token_id: int) -> Batc
         attention_mask[row, begin:] = 1
         position_ids[row, begin:] = torch.arange(longest - begin)
     return Batch(
-        input_ids=input_ids, labels=torch.full_like(input_ids, IGNORE_INDEX), position_ids=position_ids, attention_mask=attention_mask,
+        input_ids=input_ids, targets=torch.full_like(input_ids, IGNORE_INDEX), position_ids=position_ids, attention_mask=attention_mask,
         bounds=None, sample_ids=tuple(example.sample_id for example in examples))

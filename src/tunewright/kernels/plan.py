@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class KernelPlan:
     """`attention`: implementation name for transformers. `flat`: rows are laid end to end instead of padded.
 
-    `shares_prefixes`: what rows begin with alike is there once (`kernels.prefix_sharing`).
+    `shares_prefixes`: what rows begin with alike is there once (`kernels.prefix_sharing`), and of single rows nothing behind the last
+    prediction.
     """
 
     attention: str
@@ -116,7 +117,8 @@ def share_prefixes(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel) -
 
 def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel) -> KernelPlan:
     """The plan of a run on single rows: whether what rows of a batch begin with alike (a system prompt, tools) is computed once for all of
-    them, and a line that says so. For a model whose trainable weights are settled."""
+    them, and what follows the last prediction of a row not at all; and a line that says so. For a model whose trainable weights are
+    settled."""
     from tunewright.kernels import prefix_sharing
     from tunewright.kernels.verdicts import Verdicts
 
@@ -127,8 +129,8 @@ def share_beginnings(run: RunConfig, chosen: KernelPlan, model: PreTrainedModel)
         verdicts = Verdicts.of(model)
         reason = verdicts.ask("shared beginnings", partial(prefix_sharing.disproof, model))
         verdicts.keep()
-    line = ("beginnings that rows of a batch have in common: computed once" if reason is None
-            else f"beginnings that rows of a batch have in common: computed for each: {reason}")
+    line = ("beginnings that rows of a batch have in common: computed once, and nothing behind a row's last prediction" if reason is None
+            else f"beginnings that rows of a batch have in common: computed for each, as is all of a row: {reason}")
     return replace(chosen.told((line,)), shares_prefixes=reason is None)
 
 

@@ -11,17 +11,6 @@ from torch import Tensor
 from tunewright.data.records import IGNORE_INDEX
 
 
-def shifted_targets(labels: Tensor) -> Tensor:
-    """The token each position must predict: the label one to the right, IGNORE_INDEX at the last position.
-
-    labels [B, S] int -> [B, S] int. Because the first label of every segment is IGNORE_INDEX (see `data.collate.Example`),
-    no position predicts across the border of two packed rows.
-    """
-    targets = torch.full_like(labels, IGNORE_INDEX)
-    targets[:, :-1] = labels[:, 1:]
-    return targets
-
-
 def kept_positions(targets: Tensor) -> Tensor:
     """The positions at which at least one row has something to predict: targets [B, S] -> [K] int64, ascending.
 

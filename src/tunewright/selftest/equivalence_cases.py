@@ -100,8 +100,8 @@ def _recomputed(found: Step, base: Step) -> bool:
 
 def _unshared(found: Step, base: Step) -> bool:
     """What rows have in common was computed once before, and no longer."""
-    ends = ("in common: computed once", "once for all their answers")
-    return [any(line.endswith(ends) for line in step.told) for step in (base, found)] == [True, False]
+    shared = ("in common: computed once", "once for all their answers")
+    return [any(said in line for line in step.told for said in shared) for step in (base, found)] == [True, False]
 
 
 def _fewer_sequences(found: Step, base: Step) -> bool:

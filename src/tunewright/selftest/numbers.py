@@ -156,7 +156,7 @@ def _evidence(output_dir: Path, bad: Bad, steps: Sequence[int]) -> str:
             return "rows.json has the text of rows"
         for rank in range(bad.ranks):
             with safe_open(folder / f"batch-{rank}.safetensors", framework="pt") as file:
-                if not {"0.input_ids", "0.labels"} <= set(file.keys()):
+                if not {"0.input_ids", "0.targets"} <= set(file.keys()):
                     return f"the batch of rank {rank} lacks its tokens"
         if not (folder / "replay.py").is_file():
             return "there is no replay.py"

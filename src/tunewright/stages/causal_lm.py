@@ -9,7 +9,7 @@ import torch
 
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.kernels import output_head
-from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions, shifted_targets
+from tunewright.losses.language_modeling import correct_tokens, cross_entropy_sum, kept_positions
 from tunewright.stages.stage import Loss
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def trained_tokens(batch: Batch) -> int:
     """Tokens of the batch that the loss is a sum over."""
-    return int((batch.labels[:, 1:] != IGNORE_INDEX).sum())
+    return int((batch.targets != IGNORE_INDEX).sum())
 
 
 def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
@@ -30,21 +30,22 @@ def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0) -> 
     In evaluation (no gradient) `metrics` also has the token accuracy, which would cost training a pass over the logits, and the loss
     is that of the plain targets, without `smoothing`: evaluations stay comparable.
     """
-    targets = shifted_targets(batch.labels)
-    kept = kept_positions(targets)
+    kept = kept_positions(batch.targets)
     head = output_head.of(policy)
     smoothing = smoothing if torch.is_grad_enabled() else 0.0
     if head is not None:
-        return _without_logits(policy, head, batch, kept, targets[:, kept], smoothing)
+        return _without_logits(policy, head, batch, kept, smoothing)
     logits = policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False).logits
-    total = cross_entropy_sum(logits, targets[:, kept], smoothing)
-    return _loss(total, batch, lambda: correct_tokens(logits, targets[:, kept]))
+    targets = batch.targets[:, kept]
+    total = cross_entropy_sum(logits, targets, smoothing)
+    return _loss(total, batch, lambda: correct_tokens(logits, targets))
 
 
-def _without_logits(policy: nn.Module, head: OutputHead, batch: Batch, kept: Tensor, targets: Tensor, smoothing: float) -> Loss:
+def _without_logits(policy: nn.Module, head: OutputHead, batch: Batch, kept: Tensor, smoothing: float) -> Loss:
     """The same from the hidden states of the trained positions alone."""
     with output_head.hidden_states(head, kept) as taken:
         policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False)
+    targets = batch.targets[:, kept]
     trained = targets != IGNORE_INDEX
     hidden, aims = taken[0][trained], targets[trained]
     return _loss(head.loss_sum(hidden, aims, smoothing), batch, lambda: head.correct(hidden, aims))

@@ -88,11 +88,11 @@ def sequences_from(batch: Batch, first: int, end: int) -> Batch:
         return batch
     if batch.bounds is None:
         begin, rows = first * batch.input_ids.shape[1], slice(first, end)
-        cut = replace(batch, input_ids=batch.input_ids[rows], labels=batch.labels[rows], position_ids=batch.position_ids[rows],
+        cut = replace(batch, input_ids=batch.input_ids[rows], targets=batch.targets[rows], position_ids=batch.position_ids[rows],
                       attention_mask=None if batch.attention_mask is None else batch.attention_mask[rows])
     else:
         begin, places = int(batch.bounds[first]), slice(int(batch.bounds[first]), int(batch.bounds[end]))
-        cut = replace(batch, input_ids=batch.input_ids[:, places], labels=batch.labels[:, places],
+        cut = replace(batch, input_ids=batch.input_ids[:, places], targets=batch.targets[:, places],
                       position_ids=batch.position_ids[:, places], bounds=batch.bounds[first:end + 1] - begin)
     kept = (aims.owners >= first) & (aims.owners < end)
     return replace(cut, sequences=replace(aims, positions=aims.positions[kept] - begin, targets=aims.targets[kept],
