@@ -215,13 +215,12 @@ def wait_for(pattern: str, number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_runs_share_the_cache_though_one_is_killed(here: Path, model: Path, workers: int) -> None:
+def test_runs_share_the_cache_though_one_is_killed(here: Path, model: Path) -> None:
     """The first of two processes is killed with -9 after some shards; the other, which waited, goes on from them, to the same bytes."""
     prepare(model, data_cache_dir="whole")
-    first = started(model, preprocessing_num_workers=workers)
+    first = started(model, preprocessing_num_workers=2)
     wait_for(".building-*/*.shard", 2)
-    second = started(model, preprocessing_num_workers=workers)
+    second = started(model, preprocessing_num_workers=2)
     wait_for(".building-*/*.shard", 4)
     first.send_signal(signal.SIGKILL)
     said = second.communicate(timeout=120)[0]

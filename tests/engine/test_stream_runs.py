@@ -26,12 +26,10 @@ PACKED: dict[str, Any] = {"packing": True, "cutoff_len": 64}
 
 SETUPS: dict[str, dict[str, Any]] = {
     "no workers": {},
-    "two workers": {"dataloader_num_workers": 2},
     "accumulation, mixture": {"gradient_accumulation_steps": 2, **MIXED},
     "packed": {**PACKED, "per_device_train_batch_size": 1},
     "packed, accumulation, mixture, two workers": {**PACKED, **MIXED, "gradient_accumulation_steps": 2, "dataloader_num_workers": 2},
     "padding-free, rows held out": {"padding_free": True, "val_size": 5, "eval_strategy": "steps", "eval_steps": 4},
-    "in the order of the files": {"disable_shuffling": True, "dataloader_drop_last": True},
 }
 
 
@@ -85,14 +83,15 @@ def check_steps(kill_server: Server, scenario: str, chosen: dict[str, str], step
     return expected
 
 
-@pytest.mark.parametrize("name", SETUPS)
+@pytest.mark.parametrize("name", ["accumulation, mixture", "packed", "padding-free, rows held out"])
 def test_a_stream_resumes_exactly(kill_server: Server, workspace: Workspace, tmp_path: Path, name: str) -> None:
-    """Found inside steps 3, 6 and 12: before any checkpoint, in the middle of the first pass, and after its end."""
+    """Found inside steps 3, 6 and 12: before any checkpoint, in the middle of the first pass, and after its end. Between steps, and other
+    set-ups: `selftest.exactness`."""
     expected = check_steps(kill_server, "train", settings(workspace, tmp_path / "run", **SETUPS[name]), (2, 5, 11))
     assert expected["state"]["epoch"] >= 1 and expected["state"]["global_step"] == 12
 
 
-@pytest.mark.parametrize("name", ["no workers", "two workers", "packed", "packed, accumulation, mixture, two workers"])
+@pytest.mark.parametrize("name", ["no workers", "packed, accumulation, mixture, two workers"])
 def test_a_stream_resumes_exactly_on_two_ranks(kill_server: Server, workspace: Workspace, tmp_path: Path, name: str) -> None:
     changes = {**SETUPS[name], "per_device_train_batch_size": 1}
     check_steps(kill_server, "train_on_two_ranks", settings(workspace, tmp_path / "run", **changes), (5, 8))

@@ -111,14 +111,12 @@ def test_the_reward_rises(workspace: Workspace, tmp_path: Path, stage: str) -> N
     assert names <= set(logged) and 0 < logged["entropy"] <= math.log(400)
 
 
-@pytest.mark.parametrize(("stage", "changes", "ranks"), [
-    ("ppo", {}, 1), ("ppo", {"finetuning_type": "full"}, 1), ("ppo", {}, 2), ("grpo", {}, 1),
-    ("grpo", {"finetuning_type": "full", "grpo_loss_type": "dr_grpo"}, 1), ("grpo", {}, 2)])
+@pytest.mark.parametrize(("stage", "changes", "ranks"), [("ppo", {"finetuning_type": "full"}, 1), ("ppo", {}, 2), ("grpo", {}, 2)])
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kill_server: Server, workspace: Workspace, tmp_path: Path, stage: str, changes: dict[str, Any], ranks: int,
 ) -> None:
     """Among the updates of the fifth step, after the checkpoint of the third: weights, head, optimizer, log, written answers and
-    what the stage remembers are those of the straight run."""
+    what the stage remembers are those of the straight run. Between steps: `selftest.exactness`."""
     scenario, rows = ("train", 4) if ranks == 1 else ("train_on_two_ranks", 2)
     common = settings(workspace, stage, per_device_train_batch_size=rows, num_train_epochs=2, save_steps=3, logging_steps=1, **changes)
     chosen = workspace.settings(tmp_path / "run", **common)

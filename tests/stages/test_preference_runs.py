@@ -64,16 +64,14 @@ def test_marked_answers_are_told_apart(workspace: Workspace, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("stage", "changes"), [
-    ("dpo", {"lora_dropout": 0.2}), ("dpo", {"finetuning_type": "full", "pref_loss": "kto_pair"}),
-    ("dpo", {"lora_dropout": 0.2, "precompute_ref_log_probs": False}),
-    ("dpo", {"finetuning_type": "full", "precompute_ref_log_probs": False, "pref_loss": "ipo"}),
-    ("kto", {"lora_dropout": 0.2}), ("kto", {"finetuning_type": "full", "precompute_ref_log_probs": False}),
-    ("dpo", {"per_device_train_batch_size": 2}), ("kto", {"per_device_train_batch_size": 2, "precompute_ref_log_probs": False})])
+    ("dpo", {"lora_dropout": 0.2}), ("dpo", {"finetuning_type": "full", "precompute_ref_log_probs": False, "pref_loss": "ipo"}),
+    ("kto", {"finetuning_type": "full"}), ("kto", {"per_device_train_batch_size": 2, "precompute_ref_log_probs": False})])
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kill_server: Server, workspace: Workspace, tmp_path: Path, stage: str, changes: dict[str, Any],
 ) -> None:
     """Inside the eleventh step, in the second epoch, after two checkpoints: weights, optimizer and all that was logged, the rewards among
-    it; with a reference that was asked beforehand, and with one that is asked in each step. Batches of two are those of two ranks."""
+    it; with a reference that was asked beforehand, and with one that is asked in each step. Batches of two are those of two ranks.
+    Between steps: `selftest.exactness`."""
     scenario = "train" if "per_device_train_batch_size" not in changes else "train_on_two_ranks"
     settings = workspace.settings(tmp_path / "run", stage=stage, dataset=data(workspace, stage, "rows"), **changes)
     copied(kill_server, scenario, settings, tmp_path / "copies", 0, (10,))

@@ -198,7 +198,7 @@ def test_a_model_without_a_head_cannot_be_evaluated_as_one(workspace: Workspace,
 
 
 @pytest.mark.parametrize(("kind", "scenario", "rows"), [
-    ("lora", "train", 4), ("full", "train", 4), ("lora", "train_on_two_ranks", 2)])
+    ("full", "train", 4), ("lora", "train_on_two_ranks", 2)])
 def test_a_killed_run_ends_as_if_it_had_not_been(
     kill_server: Server, workspace: Workspace, tmp_path: Path, kind: str, scenario: str, rows: int
 ) -> None:

@@ -89,7 +89,9 @@ ALONE: Final[Mapping[str, Changes]] = {
     "stream in the order of the files": {**STREAM, "buffer_size": 16384, "disable_shuffling": True, "dataloader_drop_last": True},
 }
 SAMPLE: Final = ("optimizer adamw_8bit", "GaLore", "BAdam, layers at random", "8-bit base", "PiSSA, converted", "a mixture of experts",
-                 "dpo, robust", "stream, packed mixture, all at once", "sample ppo", "sample rm")
+                 "dpo, robust", "dpo, kto_pair", "dpo, reference asked in each step", "kto, reference asked in each step", "grpo, Dr. GRPO",
+                 "stream, packed mixture, all at once", "stream, rows held out", "stream in the order of the files", "sample ppo",
+                 "sample rm")
 """Some of `ALONE`, and the stages that are in none of these."""
 OF_SAMPLE: Final[Mapping[str, Changes]] = {
     "sample ppo": {**STAGES["ppo"], **FULL, "gradient_accumulation_steps": 3},
