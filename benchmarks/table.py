@@ -80,8 +80,8 @@ else the machine does. The ceiling is the machine's own matrix product in float3
 the whole process held, Python and the model included.
 
 Rows of training begin with the same system prompt, 32 tokens of template in all, as public instruction data does. tunewright computes what
-rows of a batch have in common once; tokens count for every row, on all sides alike. The side `tunewright-without-prefix` is the same run
-without that. The case with two threads was measured when each row had a system prompt of its own.
+rows of a batch have in common once, and what follows a row's last prediction not at all; every token counts, on all sides alike. The side
+`tunewright-without-prefix` is the same run without that.
 """
 
 
