@@ -19,7 +19,7 @@ Axes: H heads, T positions of the whole row, D head width, R queries of one segm
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class Segment(NamedTuple):
-    """The tokens [start, end) of a row; `prefix` is how many tokens from `root` on they continue. Several of one length, one behind the
-    other, that continue nothing and that nothing continues may be taken as one, with their number as `copies`."""
+    """The tokens [start, end) of a row; `prefix` is how many tokens from `root` on they continue. `copies` segments of one length, end to
+    end, that continue nothing or all the same tokens may be taken as one."""
 
     start: int
     end: int
@@ -49,15 +49,9 @@ class Segment(NamedTuple):
 def stacked(parts: Sequence[Segment]) -> list[Segment]:
     """Neighbours of one length and one prefix as one segment of several copies: fewer and larger products. A root stays by itself."""
     roots = {part.root for part in parts if part.prefix}
-    found: list[Segment] = []
-    for part in parts:
-        before = found[-1] if found else None
-        alike = before is not None and (part.length(), part.root, part.prefix) == (before.length(), before.root, before.prefix)
-        if before is not None and alike and not {before.start, part.start} & roots:
-            found[-1] = before._replace(end=part.end, copies=before.copies + 1)
-        else:
-            found.append(part)
-    return found
+    kinds = groupby(parts, lambda part: (part.length(), part.root, part.prefix, part.start if part.start in roots else None))
+    runs = [list(run) for _, run in kinds]
+    return [run[0]._replace(end=run[-1].end, copies=len(run)) for run in runs]
 
 
 def own(parts: Sequence[Segment], states: Tensor) -> list[Tensor]:
