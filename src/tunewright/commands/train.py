@@ -192,7 +192,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
     )
     from tunewright.adapters.value_head import give_value_head, make_reward_model
     from tunewright.engine.training import Parts
-    from tunewright.kernels.heap import trim_before_embedding
+    from tunewright.kernels.heap import keep_freed, trim_before_embedding
     from tunewright.kernels.plan import apply, hasten, offload, share_beginnings, share_prefixes
     from tunewright.kernels.recompute import LAYERS
     from tunewright.kernels.variants import choose_variants, computes_on_gpu
@@ -227,7 +227,7 @@ def _open(run: RunConfig, rows: Rows, start: Start) -> Parts:
         enable_gradient_checkpointing(model, run.precision.use_reentrant_gc)
         if run.kernels.use_unsloth_gc:
             kernels = kernels.told(offload(run, model))
-    kernels = kernels.told((*hasten(run, model), *trim_before_embedding(model)))
+    kernels = kernels.told((*hasten(run, model), *keep_freed(model), *trim_before_embedding(model)))
     if stage.examples.guesses_tokens:
         kernels = share_beginnings(run, kernels, model)
     if run.precision.gradient_checkpointing and not recomputes_layers:
