@@ -108,9 +108,8 @@ def added(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, 
 
 def clip_gradients(machinery: Machinery) -> float:
     """The gradient's total norm over all trainable tensors, scaled down to max_grad_norm if that is positive."""
-    policy = machinery.models[Role.POLICY]
     bound = machinery.max_grad_norm if machinery.max_grad_norm > 0 else float("inf")
-    trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    trainable = [weight for group in machinery.optimizer.param_groups for weight in group["params"] if weight.requires_grad]
     machinery.accelerator.unscale_gradients()
     return float(torch.nn.utils.clip_grad_norm_(trainable, bound))
 

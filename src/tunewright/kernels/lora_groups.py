@@ -93,7 +93,7 @@ def _part(layer: Linear, hidden: Tensor) -> Adapted | None:
         return None
     (name,) = names
     base, down, up, dropout = layer.base_layer, layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-    if type(base) is not nn.Linear or any(one.requires_grad for one in base.parameters()):
+    if type(base) is not nn.Linear or any(one is not None and one.requires_grad for one in base._parameters.values()):
         return None
     if up.bias is not None or (layer.training and not isinstance(dropout, nn.Identity)):
         return None

@@ -1,7 +1,7 @@
 """Linear layers with a LoRA that read the same input (query, key and value; gate and up), as one operation.
 
 Naive equivalent, for each layer i: y_i = x W_i^T + b_i + s_i (x A_i^T) B_i^T (Hu et al. 2021, equation 3). Here the A_i are one matrix, the
-update is added onto the product in place and its factor is folded into that, and the gradient of the shared input is summed inside the
+update is added onto the product in place, s A x^T is formed once, and the gradient of the shared input is summed inside the
 matrix products. Frozen W and b get no gradient; x gets one only where something before it trains.
 
 Axes: T tokens, D width of the input, O_i width of an output, r_i rank of an adapter, R sum of the ranks.
@@ -41,13 +41,15 @@ def lora_linear_slow(hidden: Tensor, layers: tuple[Adapted, ...]) -> tuple[Tenso
 
 
 class _LoraLinear(torch.autograd.Function):
-    """Saves x, A x^T and the weights. What has r columns is formed as [r, T]: as [T, r] it takes a CPU up to four times as long."""
+    """Saves x, s A x^T and the weights. What has r columns is formed as [r, T]: as [T, r] it takes a CPU up to four times as long."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, scalings: tuple[float, ...], *flat: Tensor | None) -> tuple[Tensor, ...]:
         layers = _layers(flat, scalings)
         rows = hidden.reshape(-1, hidden.shape[-1])
         low = _joined([layer.down for layer in layers]) @ rows.t()
+        for layer, place in zip(layers, _places(layers), strict=True):
+            low[place].mul_(layer.scaling)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, low, *flat)
         ctx.scalings, ctx.shape = scalings, hidden.shape
@@ -69,7 +71,7 @@ class _LoraLinear(torch.autograd.Function):
                 slope = slope.reshape(-1, slope.shape[-1])
                 torch.mm(layer.up.t(), slope.t(), out=low_slope[place]).mul_(layer.scaling)
                 if ctx.needs_input_grad[2 + 4 * number + 3]:
-                    of_up = (low[place] @ slope).t().mul(layer.scaling)
+                    of_up = (low[place] @ slope).t()
                 if ctx.needs_input_grad[0]:
                     of_rows = slope @ layer.weight if of_rows is None else of_rows.addmm_(slope, layer.weight)
             given += [None, None, None, of_up]
@@ -83,9 +85,9 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def _forward(rows: Tensor, layer: Adapted, low: Tensor) -> Tensor:
-    """x [T, D] and A x^T [r, T] -> [T, O]."""
+    """x [T, D] and s A x^T [r, T] -> [T, O]."""
     product = rows @ layer.weight.t() if layer.bias is None else torch.addmm(layer.bias, rows, layer.weight.t())
-    return product.addmm_(low.t(), layer.up.t(), alpha=layer.scaling)
+    return product.addmm_(low.t(), layer.up.t())
 
 
 def _layers(flat: tuple[Tensor | None, ...], scalings: tuple[float, ...]) -> list[Adapted]:

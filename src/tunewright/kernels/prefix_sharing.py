@@ -56,8 +56,9 @@ def stacked(parts: Sequence[Segment]) -> list[Segment]:
 
 def own(parts: Sequence[Segment], states: Tensor) -> list[Tensor]:
     """[1, H, T, D] -> for each segment a view [C, H, R, D] of its own tokens, C copies. The segments are the whole row."""
+    _, heads, _, width = states.shape
     pieces = states.split([part.end - part.start for part in parts], dim=2)
-    return [piece[0].unflatten(1, (part.copies, part.length())).transpose(0, 1) for part, piece in zip(parts, pieces, strict=True)]
+    return [piece.view(heads, part.copies, part.length(), width).transpose(0, 1) for part, piece in zip(parts, pieces, strict=True)]
 
 
 def seen(parts: Sequence[Segment], states: Tensor, window: int | None) -> list[Tensor]:
