@@ -76,8 +76,8 @@ Peers run in environments of their own, which the benchmarks make with pip, with
 token ids and labels in the same batches, with the same optimizer, rate and first adapter, and must log the same loss at each step to
 1e-4 (LitGPT, which makes an adapter of its own, at the first). They run in turns, each time in a new process. A figure is the median,
 behind it the least and the most of all rounds. CPU seconds are those of all threads; they depend less than seconds of the clock on what
-else the machine does. The ceiling is the machine's own matrix product in float32, measured in each round. Peak memory is the most that
-the whole process held, Python and the model included.
+else the machine does. The ceiling is the machine's own matrix product in float32, measured in each round; a share of more than 100 %
+says that the machine was disturbed just then. Peak memory is the most that the whole process held, Python and the model included.
 
 Rows of training begin with the same system prompt, 32 tokens of template in all, as public instruction data does. tunewright computes what
 rows of a batch have in common once, and what follows a row's last prediction not at all; every token counts, on all sides alike. The side
