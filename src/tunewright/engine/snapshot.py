@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tunewright.engine.optimizers.groups import parameters_of
 from tunewright.engine.state import TrainState
 from tunewright.errors import InputError
 from tunewright.stages.stage import Remembering
@@ -40,7 +41,7 @@ def write_optimizer(optimizer: Optimizer, model: nn.Module, directory: Path) -> 
     from safetensors.torch import save_file
 
     names = _names(optimizer, model)
-    name_of = {id(parameter): names[index] for index, parameter in enumerate(_parameters(optimizer))}
+    name_of = {id(parameter): names[index] for index, parameter in enumerate(parameters_of(optimizer))}
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     owners: Mapping[Any, Any] = optimizer.state
@@ -113,7 +114,7 @@ def _demand_same_parameters(stored: Mapping[str, list[int]], present: Mapping[st
 
 def _undo_casts(optimizer: Optimizer, state: Mapping[int | str, Mapping[str, Any]]) -> None:
     """torch casts loaded state to the parameter's type; Adafactor keeps float32 for bfloat16 parameters and would lose bits."""
-    parameters = _parameters(optimizer)
+    parameters = parameters_of(optimizer)
     for owner, entries in state.items():
         if isinstance(owner, str):
             continue
@@ -228,16 +229,11 @@ def read_state(directory: Path) -> TrainState:
 def _names(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
     """The optimizer's index of each parameter -> its name in the model."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {index: name_of[id(parameter)] for index, parameter in enumerate(_parameters(optimizer))}
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    """The parameters of all groups, in the order that the optimizer counts them in."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {index: name_of[id(parameter)] for index, parameter in enumerate(parameters_of(optimizer))}
 
 
 def _shapes(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, list[int]]:
-    return {names[index]: list(parameter.shape) for index, parameter in enumerate(_parameters(optimizer))}
+    return {names[index]: list(parameter.shape) for index, parameter in enumerate(parameters_of(optimizer))}
 
 
 def _shape(shape: list[int] | None) -> str:

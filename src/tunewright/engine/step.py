@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from tunewright.engine.memory import memory_told
+from tunewright.engine.optimizers.groups import parameters_of
 from tunewright.stages.stage import Role, StepContext
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def added(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, 
 def clip_gradients(machinery: Machinery) -> float:
     """The gradient's total norm over all trainable tensors, scaled down to max_grad_norm if that is positive."""
     bound = machinery.max_grad_norm if machinery.max_grad_norm > 0 else float("inf")
-    trainable = [weight for group in machinery.optimizer.param_groups for weight in group["params"] if weight.requires_grad]
+    trainable = [weight for weight in parameters_of(machinery.optimizer) if weight.requires_grad]
     machinery.accelerator.unscale_gradients()
     return float(torch.nn.utils.clip_grad_norm_(trainable, bound))
 

@@ -22,6 +22,7 @@ import torch
 from tunewright.data.sampling import permutation
 from tunewright.engine.optimizers.adam import EachByItself, adam_direction, apply, fresh
 from tunewright.engine.optimizers.adamw import build_fused, build_plain
+from tunewright.engine.optimizers.groups import parameters_of
 from tunewright.errors import InputError, refuse, require
 from tunewright.models.families import decoder_layers
 
@@ -155,7 +156,7 @@ class BadamRatio(EachByItself):
         self.interval, self.ratio, self.seed = config.badam_switch_interval, config.badam_update_ratio, seed
         self.choose = {"adjacent": adjacent, "scatter": scattered}[config.badam_mask_mode]
         self.verbose = config.badam_verbose
-        self.number = {weight: number for number, weight in enumerate(one for group in self.param_groups for one in group["params"])}
+        self.number = {weight: number for number, weight in enumerate(parameters_of(self))}
         self.chosen: dict[int, tuple[int, Tensor]] = {}
 
     def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:

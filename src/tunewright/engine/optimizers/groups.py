@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 Group = dict[str, Any]
 
@@ -78,6 +79,11 @@ def _loraplus_groups(model: nn.Module, rates: Rates, ratio: float) -> list[Group
     rate, decay = rates.learning_rate, rates.weight_decay
     return _filled([_group(slow, rate, decay), _group(embedded, rates.embedding, decay),
                     _group(fast, rate * ratio, decay), _group(fast_plain, rate * ratio, 0.0)])
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of all groups, in the order that the optimizer counts them in."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _embedding_adapters(model: nn.Module) -> tuple[str, ...]:
