@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Final, NamedTuple
 
+from sft_rows import KINDS
 from sides import OWN, YARDSTICK, sides_of
 
 PRODUCTS: Final = {"lora": 4, "full": 6}
 """Floating-point operations of one token per weight: forward 2, gradient of the activations 2, gradient of the weights 2."""
-KINDS: Final = ("long-tailed", "uniform")
 _START: Final = 14.0
 """Seconds from the start of a side to its first step."""
 _SHARE: Final = {OWN: 0.65}
@@ -49,6 +49,7 @@ PARTS: Final = (
     Part(_MAIN, sides_of("peers"), 3),
     Part(Case("uniform", "lora", 1), (OWN, YARDSTICK), 2),
     Part(Case("long-tailed", "full", 1), (OWN, YARDSTICK), 2),
+    Part(Case("packed", "lora", 1), sides_of("peers"), 1),
     Part(Case("long-tailed", "lora", 2), (OWN, YARDSTICK), 2),
     Part(_MAIN, (OWN, "ms-swift", "litgpt"), 1),
 )
@@ -61,7 +62,7 @@ def cases_of(words: str) -> tuple[Case, ...]:
         kind, _, rest = word.partition("/")
         tuning, _, threads = rest.partition("/")
         if kind not in KINDS or tuning not in PRODUCTS or not threads.isdigit() or not int(threads):
-            raise argparse.ArgumentTypeError(f"{word}: (long-tailed or uniform)/(lora or full)/(number of threads)")
+            raise argparse.ArgumentTypeError(f"{word}: ({' or '.join(KINDS)})/(lora or full)/(number of threads)")
         found.append(Case(kind, tuning, int(threads)))
     return tuple(found)
 

@@ -1,9 +1,10 @@
 """Rows of instruction data as token ids and labels, made from text on disk: what every side of `training.py` trains on.
 
 A row is a system prompt and a question in ChatML that are not trained and an answer that is; the text is prose and code (see prose.py),
-and the system prompt, as in data that one template has rendered, is the same in all rows. Two kinds:
+and the system prompt, as in data that one template has rendered, is the same in all rows. Three kinds:
 `long-tailed`, whose lengths are spread as those of public instruction data are (mean 191 tokens, of which 40 % carry a label; batches
-of random rows are padding to 37 to 47 %), and `uniform`, of which all rows have 192 tokens. The same arguments give the same rows.
+of random rows are padding to 37 to 47 %), `uniform`, of which all rows have 192 tokens, and `packed`: long-tailed rows that are to be
+packed, a sequence to a step. The same arguments give the same rows.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from prose import library_words
 
+from tunewright.data.packing import pack
+
 IGNORED: Final = -100
+KINDS: Final = ("long-tailed", "uniform", "packed")
 EFFICIENCY: Final = (0.53, 0.63)
 """Part of a batch of random long-tailed rows that is not padding: what was measured on public instruction data in batches of 8 and 4."""
 
@@ -31,6 +36,8 @@ _FRAME: Final = 32
 """Tokens of the template around a question; what its marks leave of them is the system prompt."""
 _SHORTEST_ANSWER: Final = 7
 _UNIFORM: Final = (192, 76)
+_ROOM: Final = 256
+"""Tokens of a packed sequence for each row that a batch would have: a third more than rows have on average."""
 _WORDS_PER_TOKEN: Final = 1.5
 """Words taken for each token that is wanted: more than any tokenizer needs."""
 
@@ -74,10 +81,25 @@ def write_sft(path: Path, kind: str, tokenizer: Path, batches: tuple[int, int, i
     with path.open("w", encoding="utf-8") as file:
         for row in _rows(sizes, tokenizer):
             file.write(json.dumps(row._asdict()) + "\n")
-    counted = sizes[warm * batch :]
+    if kind == "packed":
+        counted = [sizes[row] for rows in _packs(sizes, capacity(batch))[warm:] for row in rows]
+        padded = (steps - warm) * capacity(batch)
+    else:
+        counted = sizes[warm * batch :]
+        padded = _padded(counted, batch)
     return Workload(
         kind, len(sizes), batch, sum(size.tokens for size in sizes) / len(sizes), max(size.tokens for size in sizes),
-        sum(size.tokens for size in counted), sum(size.trained for size in counted), _padded(counted, batch))
+        sum(size.tokens for size in counted), sum(size.trained for size in counted), padded)
+
+
+def capacity(batch: int) -> int:
+    """Tokens that a packed sequence has room for, where a batch would have `batch` rows."""
+    return _ROOM * batch
+
+
+def packs_of(path: Path, batch: int) -> list[list[int]]:
+    """Numbers of the rows of each packed sequence, one a step: what tunewright's `packing` makes of the file."""
+    return pack([len(row.input_ids) for row in read_sft(path)], capacity(batch))
 
 
 def read_sft(path: Path) -> list[Row]:
@@ -93,12 +115,27 @@ def _drawn(kind: str, steps: int, warm: int, batch: int) -> list[Sizes]:
     """
     if kind == "uniform":
         return [Sizes(*_UNIFORM)] * (steps * batch)
+    if kind == "packed":
+        return _for_packing(steps, batch)
     for seed in range(10_000):
         sizes = _long_tailed(steps * batch, random.Random(seed))
         counted = sizes[warm * batch :]
         if EFFICIENCY[0] <= sum(size.tokens for size in counted) / _padded(counted, batch) <= EFFICIENCY[1]:
             return sizes
     raise SystemExit(f"error: no order of {steps * batch} rows pads batches of {batch} as random rows do; take batches of 4 or 8")
+
+
+def _for_packing(steps: int, batch: int) -> list[Sizes]:
+    """A row more for each step than a batch has, which fill as many sequences as there are steps."""
+    for seed in range(100):
+        sizes = _long_tailed(steps * (batch + 1), random.Random(seed))
+        if max(size.tokens for size in sizes) <= capacity(batch) and len(_packs(sizes, capacity(batch))) == steps:
+            return sizes
+    raise SystemExit(f"error: rows for {steps} steps do not fill as many sequences of {capacity(batch)} tokens; take batches of 4 or 8")
+
+
+def _packs(sizes: list[Sizes], room: int) -> list[list[int]]:
+    return pack([size.tokens for size in sizes], room)
 
 
 def _long_tailed(count: int, draw: random.Random) -> list[Sizes]:

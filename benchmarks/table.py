@@ -82,6 +82,10 @@ says that the machine was disturbed just then. Peak memory is the most that the 
 Rows of training begin with the same system prompt, 32 tokens of template in all, as public instruction data does. tunewright computes what
 rows of a batch have in common once, and what follows a row's last prediction not at all; every token counts, on all sides alike. The side
 `tunewright-without-prefix` is the same run without that.
+
+Packed rows are those sequences that tunewright's `packing` makes of them. The others get the same sequences in the form that their own
+packing has: LLaMA-Factory's `neat_packing`, TRL's best-fit packing, transformers' `DataCollatorWithFlattening`. Equal losses show that no
+row sees another on any side.
 """
 
 
@@ -98,13 +102,18 @@ def _title(case: Case) -> str:
 
 def _case(measured: Measured) -> str:
     work, machine = measured.workload, measured.machine
+    timed = work["steps"] - 1
+    if measured.case.kind == "packed":
+        shape, lost = f"rows packed into one sequence of up to {work['counted_padded'] // timed} tokens a step;", "of their room is left"
+    else:
+        shape, lost = f"batches of {work['batch']} rows,", "of a padded batch is padding"
     ceilings = spread([line["gflop_per_cpu_s"] for line in measured.ceilings.values()], ".0f")
     lines = [
         f"## Training: {_title(measured.case)}", "",
-        f"{machine['model']}, {machine['parameters'] / 1e6:.1f} million weights, float32; batches of {work['batch']} rows, "
-        f"{work['mean_tokens']:.0f} tokens on average, {work['longest']} at the most; {work['steps'] - 1} steps are timed, "
+        f"{machine['model']}, {machine['parameters'] / 1e6:.1f} million weights, float32; {shape} "
+        f"{work['mean_tokens']:.0f} tokens on average, {work['longest']} at the most; {timed} steps are timed, "
         f"{work['counted_tokens']} tokens, {100 * work['counted_trained'] / work['counted_tokens']:.0f} % of them with a label; "
-        f"{100 * (1 - work['efficiency']):.0f} % of a padded batch is padding. {machine['processor']}, {machine['cores']} cores; "
+        f"{100 * (1 - work['efficiency']):.0f} % {lost}. {machine['processor']}, {machine['cores']} cores; "
         f"{machine['run'][:10]}; ceiling {ceilings} GFLOP per CPU second.", "",
         "| | tokens per CPU s | tokens per s | tunewright is faster by (CPU) | (clock) | share of the ceiling | peak memory, MB | "
         "CPU s until the steps that are timed | first loss |", "|---|---|---|---|---|---|---|---|---|"]

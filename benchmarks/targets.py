@@ -22,10 +22,10 @@ NAMES: Final = {
     "trl": "TRL, default (checkpointing)", "trl-no-checkpointing": "TRL, no checkpointing",
     "ms-swift": "ms-swift, default (checkpointing)", "ms-swift-no-checkpointing": "ms-swift, no checkpointing", "litgpt": "LitGPT",
     "llamafactory": "LLaMA-Factory, default (checkpointing)", "llamafactory-no-checkpointing": "LLaMA-Factory, no checkpointing"}
-_LORA: Final = Case("long-tailed", "lora", 1)
+_LORA, _UNIFORM, _FULL = Case("long-tailed", "lora", 1), Case("uniform", "lora", 1), Case("long-tailed", "full", 1)
 SPEED: Final = (
     (_LORA, YARDSTICK, 2.3), (_LORA, "llamafactory", 3.2), (_LORA, "llamafactory-no-checkpointing", 2.5), (_LORA, "trl", 3.5),
-    (Case("uniform", "lora", 1), YARDSTICK, 1.5), (Case("long-tailed", "full", 1), YARDSTICK, 1.8))
+    (_UNIFORM, YARDSTICK, 1.5), (_FULL, YARDSTICK, 1.8))
 SHARE: Final = 65.0
 MEMORY: Final = 0.5
 PREPROCESSING: Final = 3.0
@@ -57,7 +57,7 @@ def summary(cases: Sequence[Measured], dpo: DpoMeasured | None, preprocessing: L
     """The whole table, also of what has not been measured."""
     found = {measured.case: measured for measured in cases}
     figures = [_faster(found.get(case), case, side, target) for case, side, target in SPEED]
-    figures += [_share(found.get(_LORA)), *(_memory(found.get(case), case) for case in (_LORA, Case("long-tailed", "full", 1)))]
+    figures += [_share(found.get(_LORA)), *(_memory(found.get(case), case) for case in (_LORA, _UNIFORM, _FULL))]
     figures += [_dpo_faster(dpo, *aim) for aim in DPO]
     figures += [_dpo_memory(dpo, own, side) for own, side, _ in DPO]
     figures += [_rows(preprocessing), *_commands(startup)]

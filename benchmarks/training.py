@@ -29,7 +29,7 @@ from environments import python_of
 from lines import Log, machine, weights
 from parts import PARTS, Case, Part, cases_of, parts_of
 from processes import ran, untrained_adapter
-from sft_rows import Workload, write_sft
+from sft_rows import Workload, capacity, packs_of, write_sft
 from sides import GROUPS, SIDES, YARDSTICK, sides_of
 
 HERE: Final = Path(__file__).parent
@@ -107,10 +107,12 @@ def _measure(part: Part, rounds: range, wish: argparse.Namespace, pythons: dict[
     work = write_sft(rows, case.kind, wish.model, (wish.steps, 1, wish.batch))
     log.add({"what": "workload", **case._asdict(), **work._asdict(), "efficiency": round(work.efficiency, 3), "steps": wish.steps})
     print(f"{case}: {work.counted_tokens} tokens are timed, {work.counted_trained} with labels; "
-          f"{100 * (1 - work.efficiency):.0f} % of a padded batch is padding", flush=True)
+          f"{100 * (1 - work.efficiency):.0f} % of all places are padding", flush=True)
     job = {"rows": str(rows), "model": str(wish.model), "batch": wish.batch, "steps": wish.steps, "warm": 1,
            "learning_rate": RATE[case.tuning],
            "adapter": None if case.tuning == "full" else str(untrained_adapter(wish.model, wish.folder))}
+    if case.kind == "packed":
+        job |= {"packs": packs_of(rows, wish.batch), "capacity": capacity(wish.batch), "batch": 1}
     runs, faults = [], []
     for number in rounds:
         ceiling = ran("ceiling", Path(sys.executable), {}, case.threads, wish.folder)

@@ -37,6 +37,17 @@ def data_set(path: str) -> Dataset:
     return Dataset.from_list(rows_of(path))
 
 
+def packs_of(job: dict[str, Any]) -> list[list[dict[str, list[int]]]]:
+    """The rows of each packed sequence."""
+    rows = rows_of(job["rows"])
+    return [[rows[number] for number in numbers] for numbers in job["packs"]]
+
+
+def end_to_end(pack: list[dict[str, list[int]]], name: str) -> list[int]:
+    """`name` of all rows of a sequence."""
+    return [token for row in pack for token in row[name]]
+
+
 def settings(job: dict[str, Any]) -> dict[str, Any]:
     """Training arguments that are the same for all: optimizer, rate, steps, batches; nothing is saved or reported."""
     return {

@@ -11,8 +11,9 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from hugging_face import data_set, losses, settings, watching
+from hugging_face import data_set, end_to_end, losses, packs_of, settings, watching
 from stopwatch import Stopwatch, read_job
 
 
@@ -24,14 +25,31 @@ def main() -> None:
 
     job, watch = read_job(), Stopwatch()
     tokens = Path(job["output"]) / "tokens"
-    DatasetDict({"train": data_set(job["rows"])}).save_to_disk(str(tokens))
+    DatasetDict({"train": _packed(job) if "packs" in job else data_set(job["rows"])}).save_to_disk(str(tokens))
+    packing = {"neat_packing": True, "cutoff_len": job["capacity"]} if "packs" in job else {}
     tuning = {"finetuning_type": "full"} if job["adapter"] is None else {
         "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": 16, "lora_target": "all", "adapter_name_or_path": job["adapter"]}
     run_exp({
         **settings(job), **tuning, "model_name_or_path": job["model"], "stage": "sft", "do_train": True, "template": "chatml",
-        "dataset": "unread", "tokenized_path": str(tokens), "disable_shuffling": True, **job["options"]}, callbacks=[watching(watch)])
+        "dataset": "unread", "tokenized_path": str(tokens), "disable_shuffling": True, **packing,
+        **job["options"]}, callbacks=[watching(watch)])
     state = json.loads((Path(job["output"]) / "trainer_state.json").read_text(encoding="utf-8"))
     watch.tell(job, losses(state["log_history"]))
+
+
+def _packed(job: dict[str, Any]) -> Any:
+    """Packed sequences as its `neat_packing` writes them: rows numbered in the mask, padded to a token more than `cutoff_len`."""
+    from datasets import Dataset
+
+    found = []
+    for pack in packs_of(job):
+        lengths = [len(row["input_ids"]) for row in pack]
+        padding = job["capacity"] + 1 - sum(lengths)
+        found.append({
+            "input_ids": end_to_end(pack, "input_ids") + [0] * padding, "labels": end_to_end(pack, "labels") + [-100] * padding,
+            "attention_mask": [number for number, length in enumerate(lengths, 1) for _ in range(length)] + [0] * padding,
+            "position_ids": [place for length in lengths for place in range(length)] + [0] * padding})
+    return Dataset.from_list(found)
 
 
 def _without_sound() -> None:

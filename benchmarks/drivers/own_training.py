@@ -40,9 +40,10 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
     """The run as a user would write it: what all sides have in common, and the options of this one."""
     tuning = {"finetuning_type": "full"} if job["adapter"] is None else {
         "finetuning_type": "lora", "lora_rank": 8, "lora_alpha": 16, "adapter_name_or_path": job["adapter"]}
+    packing = {"packing": "true", "cutoff_len": job["capacity"]} if "packs" in job else {}
     return {
-        **tuning, "model_name_or_path": job["model"], "dataset": job["rows"], "output_dir": job["output"], "data_cache_dir": "none",
-        "per_device_train_batch_size": job["batch"], "max_steps": job["steps"], "disable_shuffling": "true",
+        **tuning, **packing, "model_name_or_path": job["model"], "dataset": job["rows"], "output_dir": job["output"],
+        "data_cache_dir": "none", "per_device_train_batch_size": job["batch"], "max_steps": job["steps"], "disable_shuffling": "true",
         "learning_rate": job["learning_rate"], "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "weight_decay": 0.0,
         "max_grad_norm": 1.0, "logging_steps": 1, "save_strategy": "no", "plot_loss": "false", "seed": 0, "disable_tqdm": "true",
         **({"pure_bf16": "true"} if job.get("gpu") else {"use_cpu": "true"}), **job["options"]}

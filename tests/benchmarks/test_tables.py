@@ -56,6 +56,14 @@ def test_figures_are_medians_of_rounds_and_ratios_of_pairs(tmp_path: Path) -> No
     assert "40 % of them with a label; 38 % of a padded batch is padding" in text
 
 
+def test_packed_rows_are_told_as_such(tmp_path: Path) -> None:
+    """By hand: one timed step of 1600 places, of which 600 are left."""
+    text = page(written(tmp_path, [{**one, "kind": "packed"} if "kind" in one else one for one in LINES]))
+    assert "## Training: packed rows, LoRA of rank 8" in text
+    assert "rows packed into one sequence of up to 1600 tokens a step; 191 tokens on average, 700 at the most; 1 steps are timed" in text
+    assert "38 % of their room is left. abacus" in text
+
+
 def test_parts_of_different_runs_are_put_together(tmp_path: Path) -> None:
     """By hand. A later run of tunewright alone, which takes 2 and 4 s, is what is shown of it; plain Trainer is compared with the
     tunewright of its own rounds all the same: 10 / 4 and 24 / 8."""

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import training
 from benchmarks.parts import PARTS, Case, Part, cases_of, parts_of
-from benchmarks.sft_rows import Row, Workload, read_sft, write_sft
+from benchmarks.sft_rows import Row, Workload, packs_of, read_sft, write_sft
 from benchmarks.sides import SIDES, sides_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,19 @@ def test_long_tailed_rows_pad_as_public_instruction_data_does(tokenizer: Path, t
     assert work.counted_trained == sum(label != -100 for row in counted for label in row.labels)
     assert 0.53 <= work.counted_tokens / padded <= 0.63 and work.counted_padded == padded
     assert work.counted_trained / work.counted_tokens == pytest.approx(0.4, abs=0.05)
+
+
+def test_packed_rows_are_a_sequence_a_step(tokenizer: Path, tmp_path: Path) -> None:
+    """Counted here again: each row is in one sequence, no sequence has more tokens than four rows of 256, and the first is not timed."""
+    work, rows = rows_of("packed", tokenizer, tmp_path, (5, 1, 4))
+    packs = packs_of(tmp_path / "rows.jsonl", 4)
+    lengths = [sum(len(rows[row].input_ids) for row in numbers) for numbers in packs]
+    assert sorted(row for numbers in packs for row in numbers) == list(range(len(rows))) and work.rows == len(rows) == 25
+    assert len(packs) == 5 and max(lengths) <= 1024 and min(map(len, packs)) > 1
+    assert work.counted_tokens == sum(lengths[1:]) and work.counted_padded == 4 * 1024 and work.efficiency > 0.85
+    assert work.counted_trained == sum(label != -100 for numbers in packs[1:] for row in numbers for label in rows[row].labels)
+    with pytest.raises(SystemExit, match="rows for 5 steps do not fill as many sequences of 256 tokens"):
+        write_sft(tmp_path / "few.jsonl", "packed", tokenizer, (5, 1, 1))
 
 
 def test_a_row_is_a_question_and_an_answer_that_is_trained(tokenizer: Path, tmp_path: Path) -> None:
@@ -115,10 +128,12 @@ def test_sides_take_turns_and_are_compared(tokenizer: Path, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_quick_benchmark_runs_and_both_sides_log_the_same_losses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["long-tailed", "packed"])
+def test_quick_benchmark_runs_and_both_sides_log_the_same_losses(tmp_path: Path, kind: str) -> None:
     """Oracle for the losses: plain transformers Trainer + peft, at every step, to 1e-4; the benchmark itself says when they differ."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--quick", "--rounds", "1", "--folder", str(tmp_path)],
+        [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--quick", "--cases", f"{kind}/lora/1", "--rounds", "1", "--folder",
+         str(tmp_path)],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "quick.jsonl").read_text(encoding="utf-8").splitlines()]
