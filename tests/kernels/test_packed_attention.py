@@ -1,15 +1,18 @@
 """Packed attention against a naive masked softmax, and a packed model against its rows one by one."""
 
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from tunewright.data.collate import Example, collate_flat, collate_padded
+from tunewright.kernels import packed_attention, packed_eager
 from tunewright.kernels.blocked_attention import Rule
 from tunewright.kernels.packed_attention import attend_segments, register
 from tunewright.kernels.prefix_sharing import segments
+from tunewright.stages.causal_lm import model_inputs
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 
@@ -80,3 +83,16 @@ def test_packed_loss_and_gradients_equal_padded_rows(kind: str) -> None:
     assert torch.allclose(packed, padded, rtol=1e-10)
     for name, gradient in padded_grads.items():
         assert torch.allclose(packed_grads[name], gradient, atol=1e-10), name
+
+
+@pytest.mark.parametrize("kernel", [packed_attention, packed_eager])
+def test_where_rows_end_is_read_once_for_all_layers(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator each reading waits for all that was asked of it before. Counted: calls of `tolist` in a pass of two layers."""
+    model = tiny_model("llama", kernel.register()).train()
+    ids = np.arange(3, 12, dtype=np.int32)
+    batch = collate_flat([Example(ids, ids, np.array([0, 4, 9], np.int32), 0)])
+    read: list[int] = []
+    own = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: read.append(self.numel()) or own(self))
+    model(**model_inputs(batch), use_cache=False)
+    assert len(read) == 1

@@ -19,6 +19,7 @@ Axes: H heads, T positions of the whole row, D head width, R queries of one segm
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,8 +82,12 @@ def by_segment(parts: Sequence[Segment], query: Tensor, key: Tensor, value: Tens
     return zip(own(parts, query), seen(parts, key, window), seen(parts, value, window), strict=True)
 
 
+@lru_cache(maxsize=1)
 def segments(bounds: Tensor, prefix_lens: Tensor | None) -> tuple[Segment, ...]:
-    """The segments of a row: bounds [N + 1] int, prefix_lens [N] int or None for segments that stand by themselves."""
+    """The segments of a row: bounds [N + 1] int, prefix_lens [N] int or None for segments that stand by themselves.
+
+    Every layer asks for those of the same two tensors; reading them waits for an accelerator, if they lie on one.
+    """
     spans = list(pairwise(bounds.tolist()))
     root, found = Segment(0, 0), []
     for (start, end), prefix in zip(spans, [0] * len(spans) if prefix_lens is None else prefix_lens.tolist(), strict=True):

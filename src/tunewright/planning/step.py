@@ -194,6 +194,9 @@ class Bounds(list[int]):
         """What attention asks for."""
         return list(self)
 
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
 
 def _forward(model: nn.Module, inputs: Mapping[str, Any], kept: Tensor, batch: BatchShape, meter: Meter) -> tuple[Tensor, int]:
     """The loss, and what was live when the model's body was done: what comes from the output head on is for the loss."""
