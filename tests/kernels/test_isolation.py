@@ -61,7 +61,7 @@ def run(flash_attn: str, **changes: bool | None) -> SimpleNamespace:
         data=SimpleNamespace(packing=choice["packing"], neat_packing=choice["neat_packing"]),
         batching=SimpleNamespace(padding_free=choice["padding_free"]),
         loss=SimpleNamespace(ignore_pad_token_for_loss=choice["ignore_pad_token_for_loss"]),
-        kernels=SimpleNamespace(slow_paths=()))
+        kernels=SimpleNamespace(slow_paths=()), run=SimpleNamespace(use_cpu=True))
 
 
 def tiny(kind: str, attention: str | None = None) -> nn.Module:

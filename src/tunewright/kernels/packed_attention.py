@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.errors import require
+from tunewright.kernels import varlen_attention
 from tunewright.kernels.blocked_attention import Rule, attend_blocks, fits
 from tunewright.kernels.prefix_sharing import Segment, by_segment, seen_mask, segments, stacked
 
@@ -61,10 +62,13 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
 def attend_segments(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Segment], rule: Rule) -> Tensor:
     """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D].
 
-    On a CPU in blocks (`kernels.blocked_attention`); elsewhere one call for each segment, or for neighbours of one length, with the keys
-    of a prefix copied in front of its own. Two calls merged by their log-sum-exp would copy nothing and see no mask, but take 1.2 times as
-    long for 80 tokens after 150 on a CPU, and products with a softmax of our own 1.1 to 1.3 times.
+    On a CPU in blocks (`kernels.blocked_attention`), on an NVIDIA GPU in one call (`kernels.varlen_attention`); where neither takes them,
+    one call for each segment, or for neighbours of one length, with the keys of a prefix copied in front of its own. Two calls merged by
+    their log-sum-exp would copy nothing and see no mask, but take 1.2 times as long for 80 tokens after 150 on a CPU, and products with a
+    softmax of our own 1.1 to 1.3 times.
     """
+    if varlen_attention.fits(query, key, value, rule):
+        return varlen_attention.attend_at_once(query, key, value, parts, rule)
     parts = stacked(parts)
     if fits(query, key, value, rule):
         return attend_blocks(query, key, value, parts, rule)

@@ -52,7 +52,7 @@ def plan(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
         require(not run.data.packing, f"packing: rows of one sequence cannot be kept apart: {leak}",
                 mend="set packing: false, or neat_packing: false to let them see each other")
         return KernelPlan(_own(chosen, model), False, (f"attention {chosen}: sequences are padded: {leak}",))
-    return _isolated(run.model.flash_attn, model)
+    return _isolated(run, model)
 
 
 _NAMES: Final = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
@@ -74,10 +74,11 @@ def _own(chosen: str, model: PreTrainedModel) -> str:
     return "eager" if chosen == "sdpa" and not model._supports_sdpa else chosen
 
 
-def _isolated(flash_attn: str, model: PreTrainedModel) -> KernelPlan:
+def _isolated(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     """Rows end to end that do not see each other."""
     from tunewright.kernels import packed_attention, packed_eager
 
+    flash_attn = run.model.flash_attn
     if isolation.in_chunks(model):
         chosen = _own(_NAMES[flash_attn], model)
         return KernelPlan(chosen, True, (f"attention {chosen} with a mask of blocks: the model attends within chunks",))
@@ -86,7 +87,27 @@ def _isolated(flash_attn: str, model: PreTrainedModel) -> KernelPlan:
     obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model)
     if obstacle is not None:
         return KernelPlan(packed_eager.NAME, True, (f"attention {packed_eager.NAME}: eager, one call per row: {obstacle}",))
-    return KernelPlan(packed_attention.NAME, True, (f"attention {packed_attention.NAME}: each row by itself, without padding",))
+    line = f"attention {packed_attention.NAME}: each row by itself, without padding{_calls(run, model)}"
+    return KernelPlan(packed_attention.NAME, True, (line,))
+
+
+def _calls(run: RunConfig, model: PreTrainedModel) -> str:
+    """In how many calls an NVIDIA GPU computes the attention of a batch, and why not in one."""
+    import torch
+
+    from tunewright.kernels.blocked_attention import Rule
+    from tunewright.kernels.varlen_attention import Kind, obstacle
+
+    if not torch.cuda.is_available() or run.run.use_cpu or model.device.type == "meta":
+        return ""
+    settings, precision = model.config.get_text_config(), run.precision
+    heads = settings.num_attention_heads
+    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    narrow = torch.bfloat16 if precision.bf16 or precision.pure_bf16 else torch.float16 if precision.fp16 else torch.float32
+    device = torch.device("cuda", torch.cuda.current_device())
+    rule = Rule(window=getattr(settings, "sliding_window", None))
+    reason = obstacle(Kind(heads, getattr(settings, "num_key_value_heads", None) or heads, width, narrow, device, rule))
+    return ", in one call of torch's FlashAttention" if reason is None else f", in a call for each: not FlashAttention, {reason}"
 
 
 def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
