@@ -1,12 +1,13 @@
 """How good the planner's memory estimate is: estimated against measured peak, each configuration in a process of its own, forked from one
 that has loaded the libraries.
 
-    python benchmarks/memory_estimate.py [--only NAME ...] [--small] [--output FILE.jsonl]
+    python -P benchmarks/memory_estimate.py [--only NAME ...] [--small] [--output benchmarks/results/memory_estimate.jsonl]
 
 Measured is the highest resident memory while a few steps are trained, less what the process had just before the model was opened: by then
 it has trained another, tiny model with the same settings, so that every library is loaded. `settled` has the C library give freed blocks
 back to the system at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and one arena), which is what live bytes are to be compared with;
-`default` leaves it as it is. Models are random and made on the spot; --small takes those of some tens of megabytes only. Linux only.
+`default` leaves it as it is. Models are random and made on the spot; --small takes those of some tens of megabytes only. `make docs` puts
+the results into docs/planning.md. Linux only.
 """
 
 from __future__ import annotations
@@ -228,6 +229,16 @@ def summary(found: list[dict[str, Any]]) -> str:
     """Minimum, median and maximum of the ratio."""
     ratios = [one["ratio"] for one in found]
     return f"estimated / measured over {len(ratios)}: min {min(ratios):.2f}, median {statistics.median(ratios):.2f}, max {max(ratios):.2f}"
+
+
+def section(results: Path) -> str:
+    """The newest of each configuration as docs/planning.md has them."""
+    found = {(line["case"], line["allocator"]): line for line in map(json.loads, results.read_text(encoding="utf-8").splitlines())}
+    settled = [line for (_, allocator), line in found.items() if allocator == "settled"]
+    rows = [f"| {one['case']} | {one['model']} | {one['estimated'] / 1e6:.0f} | {one['measured'] / 1e6:.0f} | {one['ratio']:.2f} |"
+            for one in settled]
+    return "\n".join([f"{summary(settled)}.", "", "| configuration | model | estimated, MB | measured, MB | ratio |",
+                      "|---|---|---|---|---|", *rows, ""])
 
 
 def main() -> int:

@@ -3,9 +3,9 @@
     python scripts/generate.py --write | --check | --adopt-demo-report REPORT
 
 docs/parameters.md, docs/schema.json and docs/coverage.md come from the parameters' declarations, docs/templates.md from the table of
-templates, docs/benchmarks.md from benchmarks/results, docs/life_cycle.md from docs/life-cycle-report.json, which is
-the report.json of a `make life-cycle`; docs/reliability.md from docs/reliability.jsonl, to which `make reliability` adds, and the
-results in fuzz; the registry of effect tests from the marks of the tests; the figures in README.md from
+templates, docs/benchmarks.md and the table in docs/planning.md from benchmarks/results, docs/life_cycle.md from
+docs/life-cycle-report.json, which is the report.json of a `make life-cycle`; docs/reliability.md from docs/reliability.jsonl, to which
+`make reliability` adds, and the results in fuzz; the registry of effect tests from the marks of the tests; the figures in README.md from
 docs/demo-report.json, the report of a demo run that `--adopt-demo-report` copies there.
 """
 
@@ -23,8 +23,6 @@ sys.path.insert(0, str(ROOT / "src"))
 
 REPORT: Final = ROOT / "docs" / "demo-report.json"
 LIFE_CYCLE: Final = ROOT / "docs" / "life-cycle-report.json"
-BEGIN: Final = "<!-- demo figures: begin -->\n"
-END: Final = "<!-- demo figures: end -->\n"
 REPORT_KEYS: Final = (
     "exact_match_before", "exact_match_after", "train_minutes", "tokens_per_second", "peak_memory_gb", "model", "versions")
 
@@ -45,13 +43,17 @@ def schema() -> str:
 
 def readme() -> str:
     """README.md with the figures of docs/demo-report.json between its marks."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
     if not REPORT.is_file():
         raise SystemExit("error: docs/demo-report.json is missing; run `make demo`, then `make readme`")
-    report = json.loads(REPORT.read_text(encoding="utf-8"))
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + figures(report) + END + after
+    return _with("README.md", "demo figures", figures(json.loads(REPORT.read_text(encoding="utf-8"))))
+
+
+def _with(name: str, mark: str, made: str) -> str:
+    """A file with what is made between its marks."""
+    begin, end = (f"<!-- {mark}: {side} -->\n" for side in ("begin", "end"))
+    before, rest = (ROOT / name).read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    return before + begin + made + end + after
 
 
 def figures(report: Mapping[str, Any]) -> str:
@@ -66,6 +68,14 @@ def figures(report: Mapping[str, Any]) -> str:
         ("versions", versions),
     )
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def planning() -> str:
+    """docs/planning.md with the memory estimates of benchmarks/results between its marks."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.memory_estimate import section
+
+    return _with("docs/planning.md", "memory estimates", section(ROOT / "benchmarks" / "results" / "memory_estimate.jsonl"))
 
 
 def coverage() -> str:
@@ -134,6 +144,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/coverage.md": coverage,
     "docs/templates.md": templates,
     "docs/benchmarks.md": benchmarks,
+    "docs/planning.md": planning,
     "docs/life_cycle.md": life_cycle,
     "docs/reliability.md": reliability,
     "README.md": readme,
