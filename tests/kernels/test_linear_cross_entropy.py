@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
+from tests.harness.memory import peak_bytes
 from tunewright.kernels.linear_cross_entropy import Head, Shape, linear_cross_entropy, linear_cross_entropy_sum, top_ranked
 
 ROWS, WIDTH, VOCABULARY = 23, 8, 31
@@ -116,6 +117,36 @@ def test_extreme_logits(size: float) -> None:
     torch.testing.assert_close(gradients(found, big, head)[0], gradients(wanted, big, head)[0], rtol=1e-8, atol=1e-12)
 
 
+def rows_of_extremes() -> tuple[Tensor, Tensor]:
+    """Logits [22, V] in float64 and targets [22]: some large either way, one or tied, aimed at or not; all large; all nearly the same."""
+    def some(size: float, count: int) -> Tensor:
+        return torch.zeros(VOCABULARY, dtype=torch.float64).index_fill(0, torch.arange(count), size)
+
+    drawn = torch.randn(4, VOCABULARY, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    sparse = [*(some(size, count) for size in (1e4, -1e4) for count in (1, 2, VOCABULARY)), some(1e4, 3) - some(1e4, 9)]
+    return (torch.stack([*(row for row in sparse for _ in range(2)), *(1e4 * drawn), *(30 + 0.1 * drawn)]),
+            torch.tensor([0, VOCABULARY - 1] * len(sparse) + [5] * 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extreme_logits_in_narrow_formats(dtype: torch.dtype) -> None:
+    """Oracle: torch.logsumexp in float64 of the same rounded logits, and its softmax. The head is the identity, so that products are exact.
+    A loss that is small beside its logits has all digits of float32; a gradient is as exact as its format."""
+    exact, targets = rows_of_extremes()
+    hidden, head = exact.to(dtype).requires_grad_(), Head(torch.eye(VOCABULARY, dtype=dtype))
+    logits = hidden.detach().double()
+    wanted = torch.logsumexp(logits, -1) - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    slope = torch.softmax(logits, -1) - one_hot(targets, VOCABULARY)
+    each, total = linear_cross_entropy(hidden, head, targets), linear_cross_entropy_sum(hidden, head, targets)
+    assert each.dtype == total.dtype == torch.float32
+    torch.testing.assert_close(each.double(), wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(total.double(), wanted.sum(), rtol=1e-6, atol=0)
+    for found in (each.sum(), total):
+        (ours,) = torch.autograd.grad(found, hidden)
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), slope, rtol=torch.finfo(dtype).eps, atol=1e-7)
+
+
 def test_ties() -> None:
     """Equal logits everywhere: log V a row, and of a tie the first token counts as ranked first, as argmax has it."""
     hidden = torch.zeros(3, WIDTH, dtype=torch.float64)
@@ -164,6 +195,34 @@ def test_nothing_of_rows_by_vocabulary_is_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one.numel()) or one, lambda one: one):
         linear_cross_entropy_sum(hidden, Head(weight), torch.zeros(512, dtype=torch.int64))
     assert saved == [512 * 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+def test_memory_does_not_grow_with_rows_by_vocabulary(dtype: torch.dtype, added: bool, trained: bool,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: torch's profiler, over the loss and its gradients. 512 rows more hold no more than their hidden states and the gradients of
+    those; 4,096 words more no more than the head's gradient, which is a sum in float32. Chunks are of 512 kB; all logits would be 8 MB."""
+    from tunewright.kernels import linear_cross_entropy as kernel
+
+    for name in ("_CHUNK_BYTES", "_HEAP_BYTES", "_TRAINED_CHUNK_BYTES"):
+        monkeypatch.setattr(kernel, name, 512 << 10)
+
+    def peak(rows: int, vocabulary: int) -> int:
+        hidden, weight = torch.randn(rows, 16, dtype=dtype).requires_grad_(), torch.randn(vocabulary, 16, dtype=dtype)
+        head, targets = Head(weight.requires_grad_(trained)), torch.arange(rows)
+
+        def compute() -> None:
+            loss = (linear_cross_entropy_sum if added else linear_cross_entropy)(hidden, head, targets)
+            loss.sum().backward()
+
+        return peak_bytes(compute)
+
+    base = peak(512, 4096)
+    assert 512 << 10 <= base < 3 << 19, "chunks are what it takes most for"
+    assert peak(1024, 4096) - base <= 2 * 512 * 16 * dtype.itemsize
+    assert peak(512, 8192) - base <= (4096 * 16 * 4 if trained else 0)
 
 
 def test_rows_of_a_chunk() -> None:

@@ -5,14 +5,13 @@ Oracles: torch's own profiler, which sees every allocation of the CPU allocator,
 
 from __future__ import annotations
 
-import gc
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.harness.memory import peak_bytes
 from tests.planning.shapes_of_runs import run_of, write
 from tunewright.adapters.trainable import make_trainable
 from tunewright.config.run import RunConfig
@@ -52,22 +51,16 @@ def profiled(run: RunConfig, batch: BatchShape) -> int:
     inputs = real_inputs(batch)
     kept, head = inputs.pop("kept"), of(model)
     assert head is not None
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    gc.collect()  # what earlier tests left behind must not be freed while the profiler counts
-    with warnings.catch_warnings(), torch.profiler.profile(activities=activities, profile_memory=True) as watched:
-        warnings.simplefilter("ignore")
+
+    def compute() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=run.precision.bf16):
             with hidden_states(head) as taken:
                 model(**inputs, logits_to_keep=kept, use_cache=False)
             hidden = taken.pop().flatten(0, 1)[:batch.tokens].clone()
             loss = head.loss_sum(hidden, torch.ones(batch.tokens, dtype=torch.int64))
         loss.backward()
-    live = highest = 0
-    changes = [one for one in watched.profiler.kineto_results.events() if one.name() == "[memory]"]
-    for event in sorted(changes, key=lambda one: one.start_ns()):
-        live += event.nbytes()
-        highest = max(highest, live)
-    return highest
+
+    return peak_bytes(compute)
 
 
 def real_inputs(batch: BatchShape) -> dict[str, Any]:

@@ -212,12 +212,14 @@ def _pass(rows: _Rows, losses: Tensor | None, grads: _Gradients, factors: Tensor
 def _turned(logits: Tensor, targets: Tensor, shape: Shape, *, slopes: bool) -> Tensor:
     """The losses of rows [C]; where they are differentiated, their gradient takes the place of the logits [C, V]."""
     aimed = _aimed(logits, targets, shape)
-    total, shares = _softmax(logits, spoils=shape.softcap is None)
+    highest, above, shares = _softmax(logits, spoils=shape.softcap is None)
+    total = highest + above
     if slopes:
         slope = _slope(shares, logits, total, targets, shape)
         if shape.softcap is not None:
             logits.copy_(slope)
-    return total - aimed + shape.z_weight * total.square() if shape.z_weight else total - aimed
+    losses = above - (aimed - highest)  # total - aimed would round to the last place of the logits, which may be larger than the loss
+    return losses + shape.z_weight * total.square() if shape.z_weight else losses
 
 
 def _project(slope: Tensor, part: Tensor, head: Head, place: slice, grads: _Gradients) -> None:
@@ -262,12 +264,13 @@ def _aimed(logits: Tensor, targets: Tensor, shape: Shape) -> Tensor:
     return (1 - shape.smoothing) * aim + shape.smoothing * logits.mean(dim=-1) if shape.smoothing else aim
 
 
-def _softmax(logits: Tensor, *, spoils: bool) -> tuple[Tensor, Tensor]:
-    """logsumexp [C] and softmax [C, V] of logits [C, V], in whose place the softmax comes if that `spoils` nothing."""
+def _softmax(logits: Tensor, *, spoils: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest logit [C], how far logsumexp is above it [C], and softmax [C, V] of logits [C, V], in whose place the softmax comes if
+    that `spoils` nothing."""
     highest = logits.amax(dim=-1, keepdim=True)
     shares = (logits.sub_(highest) if spoils else logits - highest).exp_()
     total = shares.sum(dim=-1, keepdim=True)
-    return total.log().add_(highest).squeeze(-1), shares.div_(total)
+    return highest.squeeze(-1), total.log().squeeze(-1), shares.div_(total)
 
 
 def _slope(shares: Tensor, logits: Tensor, total: Tensor, targets: Tensor, shape: Shape) -> Tensor:
