@@ -64,11 +64,12 @@ def run(flash_attn: str, **changes: bool | None) -> SimpleNamespace:
         kernels=SimpleNamespace(slow_paths=()), run=SimpleNamespace(use_cpu=True))
 
 
-def tiny(kind: str, attention: str | None = None) -> nn.Module:
+def tiny(kind: str, attention: str | None = None, **changes: object) -> nn.Module:
+    """Two random layers in float64; `changes`: of its configuration."""
     import transformers
 
     transformers.logging.set_verbosity_error()
-    config = transformers.CONFIG_MAPPING[kind](**{**SHAPE, **MODELS.get(kind, {})})
+    config = transformers.CONFIG_MAPPING[kind](**{**SHAPE, **MODELS.get(kind, {}), **changes})
     torch.manual_seed(2)
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation=attention, experts_implementation="eager", dtype=torch.float64)
