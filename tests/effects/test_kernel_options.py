@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.effects.engine_runs import losses, resumed_equals_whole, run, weights
@@ -15,7 +17,9 @@ from tests.kernels.test_compilation import has_compiler
 from tunewright.commands.check import run as check
 from tunewright.dialects.read import read_config
 from tunewright.errors import ConfigError, InputError
+from tunewright.kernels import lora_groups
 from tunewright.kernels.compilation import compiled_graphs
+from tunewright.kernels.lora_linear import Adapted, lora_linear
 from tunewright.selftest.tiny import write_model
 from tunewright.selftest.workspace import Workspace
 
@@ -25,11 +29,14 @@ SHORT = {"max_steps": 3, "logging_steps": 1}
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is compiled yet, and what is goes into a folder of the tests."""
+    """Nothing is compiled yet, and what is goes into a folder of the tests. accelerate keeps the number format of the first run of a
+    process."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))
     torch.compiler.reset()
+    AcceleratorState._reset_state(reset_partial_state=True)
     yield
     torch.compiler.reset()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def told(capsys: pytest.CaptureFixture[str], workspace: Workspace, output_dir: Path, **changes: Any) -> str:
@@ -252,6 +259,34 @@ def test_slow_paths_are_the_models_own(capsys: Capture, workspace: Workspace, tm
         assert [other for other, line in lines.items() if line not in said] == [name]
         assert f"slow_paths: {name} as the model has them" in said
         assert close(tmp_path / "fast", tmp_path / name)
+
+
+@pytest.mark.parametrize(("changes", "line"), [
+    ({}, "LoRA: layers that read one input run as one operation (14 modules)"),
+    ({"lora_dropout": 0.05}, "LoRA: by peft's own forward: dropout at work (14 modules)"),
+    ({"use_dora": True}, "LoRA: by peft's own forward: DoRA (14 modules)"),
+    ({"quantization_bit": 4}, "LoRA: by peft's own forward: quantised base weights (14 modules)"),
+    ({"pure_bf16": True}, "LoRA: by peft's own forward: weights in several number formats (14 modules)"),
+    ({"pure_bf16": True, "bf16": True}, "LoRA: layers that read one input run as one operation (14 modules)"),
+    ({"finetuning_type": "full"}, None)], ids=["plain", "dropout", "dora", "quantised", "narrow weights", "autocast", "full"])
+def test_what_is_told_of_lora_is_done(capsys: Capture, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      changes: dict[str, Any], line: str | None) -> None:
+    """Seven layers in each of two decoder layers; those that run as one operation in a training step are counted, those of the planner,
+    on meta, are not. Without LoRA nothing is told of it."""
+    fast: list[int] = []
+
+    def noted(hidden: Tensor, parts: tuple[Adapted, ...]) -> tuple[Tensor, ...]:
+        fast.append(0 if hidden.is_meta else len(parts))
+        return lora_linear(hidden, parts)
+
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lora_groups, "lora_linear", noted)
+    common = {"max_steps": 1, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **changes}
+    run(workspace, tmp_path / "first", **common)  # its proofs count too
+    fast.clear()
+    said = told(capsys, workspace, tmp_path / "out", **common)
+    assert sum(fast) == (14 if line is not None and "one operation" in line else 0)
+    assert "LoRA: " not in said if line is None else line in said
 
 
 def test_a_second_run_needs_no_proofs(

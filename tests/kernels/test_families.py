@@ -34,7 +34,8 @@ HALF = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window"
 class Family(NamedTuple):
     """What is particular in a configuration, and what a layer has, by the family's paper or page: linear layers that take an adapter, gated
     MLPs with SiLU, RMSNorms, rotary positions of all of a head or part of it, whose pairs are half of that apart. `eager`: why not SDPA;
-    `trims`: the last layer is an attention with `o_proj` and then one MLP, without experts."""
+    `trims`: the last layer is an attention with `o_proj` and then one MLP, without experts. `own`: why modules are as the model or peft has
+    them, by what they are."""
 
     linear: int
     mlps: int
@@ -43,22 +44,29 @@ class Family(NamedTuple):
     particular: Mapping[str, Any] = MappingProxyType({})
     eager: str | None = None
     trims: bool = True
+    own: Mapping[str, str] = MappingProxyType({})
 
 
+GELU = {"gated MLPs": "no SiLU between gate and up (2 modules)"}
+ONE_GATE = {"gated MLPs": "no module has gate_proj, up_proj and down_proj"}
+NEIGHBOURS = {**ONE_GATE, "rotary positions": "it computes something else (2 modules)"}
 FAMILIES = {
     "llama": Family(7, 1, 2, 1),
     "qwen2": Family(7, 1, 2, 1),
     "qwen3": Family(7, 1, 4, 1),
     "mistral": Family(7, 1, 2, 1, {"sliding_window": WINDOW}),
-    "gemma": Family(7, 0, 2, 1),
-    "gemma2": Family(7, 0, 4, 1, HALF, eager="the model caps its attention logits"),
-    "gemma3_text": Family(7, 0, 6, 1, {**HALF, "query_pre_attn_scalar": 8}),
-    "phi": Family(6, 0, 0, 1, trims=False),  # attention and MLP side by side, LayerNorms, a head with a bias
-    "phi3": Family(4, 0, 2, 1),
-    "glm": Family(6, 0, 2, 0),  # pairs of neighbours rotate, in half of a head
-    "glm4": Family(6, 0, 4, 0),
-    "qwen3_moe": Family(4, 0, 4, 1, trims=False),
-    "gpt_oss": Family(4, 0, 2, 0, eager="the model has attention sinks", trims=False),  # cos and sin of half a head
+    "gemma": Family(7, 0, 2, 1, own=GELU),
+    "gemma2": Family(7, 0, 4, 1, HALF, eager="the model caps its attention logits", own=GELU),
+    "gemma3_text": Family(7, 0, 6, 1, {**HALF, "query_pre_attn_scalar": 8}, own=GELU),
+    # attention and MLP side by side, LayerNorms, a head with a bias
+    "phi": Family(6, 0, 0, 1, trims=False, own={**ONE_GATE, "RMSNorm": "no module is one"}),
+    "phi3": Family(4, 0, 2, 1, own=ONE_GATE),
+    "glm": Family(6, 0, 2, 0, own=NEIGHBOURS),  # pairs of neighbours rotate, in half of a head
+    "glm4": Family(6, 0, 4, 0, own=NEIGHBOURS),
+    "qwen3_moe": Family(4, 0, 4, 1, trims=False, own={**ONE_GATE, "LoRA": "Qwen3MoeExperts in place of a linear layer (4 modules)"}),
+    "gpt_oss": Family(4, 0, 2, 0, eager="the model has attention sinks", trims=False, own={
+        **ONE_GATE, "LoRA": "GptOssExperts in place of a linear layer (4 modules)",
+        "rotary positions": "it takes other arguments (2 modules)"}),  # cos and sin of half a head
 }
 ROWS = [
     row(9, untrained=1),
@@ -130,12 +138,22 @@ def told(family: Family, tuning: str, layers: int = 2) -> list[str]:
     attention = ("tunewright_packed: each row by itself, without padding" if family.eager is None
                  else f"tunewright_packed_eager: eager, one call per row: {family.eager}")
     trimmed = "; the last layer's MLP only where a token is predicted" if family.trims else ""
-    counted = {"LoRA: layers that read one input run as one operation": family.linear * layers if tuning == "lora" else 0,
+    counted = {"LoRA: layers that read one input run as one operation": family.linear * layers,
                "gated MLPs: one activation": family.mlps * layers, "RMSNorm: torch's own": family.norms and family.norms * layers + 1,
                "rotary positions: in two passes": family.rotary * layers}
+    if tuning == "full":
+        del counted["LoRA: layers that read one input run as one operation"]
     return [f"attention {attention}", f"loss: from hidden states, without logits{trimmed}",
-            *(f"{line} ({number} modules)" for line, number in counted.items() if number),
+            *(_line(line, number, family.own) for line, number in counted.items()),
             "beginnings that rows of a batch have in common: computed once, and nothing behind a row's last prediction"]
+
+
+def _line(line: str, number: int, own: Mapping[str, str]) -> str:
+    """How many modules have a path, and why others have not."""
+    heading, _, ours = line.partition(": ")
+    theirs = "by peft's own forward" if heading == "LoRA" else "as the model has them"
+    parts = [f"{ours} ({number} modules)"] * bool(number) + ([f"{theirs}: {own[heading]}"] if heading in own else [])
+    return f"{heading}: {'; '.join(parts)}"
 
 
 def shape(kind: str) -> dict[str, Any]:

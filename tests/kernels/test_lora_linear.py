@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.kernels.test_isolation import tiny
+from tests.models.tiny import write_tiny
+from tunewright.config.model import ModelConfig
+from tunewright.config.optimization import PrecisionConfig
+from tunewright.config.quantization import QuantizationConfig
 from tunewright.kernels import lora_groups
 from tunewright.kernels.lora_linear import Adapted, lora_linear, lora_linear_slow
+from tunewright.kernels.taken import Taken
+from tunewright.models.load import load_model
+from tunewright.quantization.quantizer import quantizer
 
 IDS = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(1))
 
@@ -63,21 +71,36 @@ def loss_and_gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     return loss.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
+def fast_layers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Will hold the number of layers of every fast operation."""
+    sizes: list[int] = []
+    monkeypatch.setattr(lora_groups, "lora_linear", lambda hidden, parts: sizes.append(len(parts)) or lora_linear(hidden, parts))
+    return sizes
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {}, "dropout": {"lora_dropout": 0.3}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True},
     "bias of the update": {"lora_bias": True}, "ranks by layer": {"rank_pattern": {"q_proj": 2, "up_proj": 7}},
     "some layers": {"exclude_modules": ["k_proj", "gate_proj"]},
 }
+OTHERS = {"dropout": "dropout at work", "dora": "DoRA", "bias of the update": "a bias of the update"}
+"""Variants of which no layer takes the fast path in training."""
 
 
 @pytest.mark.parametrize(("kind", "variant"), [
     *(("llama", variant) for variant in VARIANTS), *((kind, "plain") for kind in ("qwen3", "qwen3_moe", "gpt_oss", "gemma2"))])
-def test_models_are_as_before(kind: str, variant: str) -> None:
-    """Loss and every gradient of peft's own forward, in training and evaluation."""
+def test_models_are_as_before(kind: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and every gradient of peft's own forward, in training and evaluation. What is told of the layers is what a training step
+    then does, counted."""
     model = adapted(kind, **VARIANTS[variant]).train()
     wanted = loss_and_gradients(model)
-    assert lora_groups.switch_over(model) > 0
+    taken = lora_groups.switch_over(model)
+    sizes = fast_layers(monkeypatch)
     found = loss_and_gradients(model)
+    assert taken.number == sum(sizes) and (taken.number == 0) is (variant in OTHERS)
+    adapted_layers = sum(hasattr(module, "lora_A") for module in model.modules())
+    assert taken.number + sum(taken.others.values()) == adapted_layers > 0
+    assert variant not in OTHERS or taken == Taken(0, {OTHERS[variant]: adapted_layers})
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
     model.eval()
     with torch.no_grad():
@@ -89,9 +112,8 @@ def test_models_are_as_before(kind: str, variant: str) -> None:
 def test_layers_that_read_one_input_run_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Query, key and value; gate and up; and the two others alone: 4 operations a layer instead of 7."""
     model = adapted().train()
-    assert lora_groups.switch_over(model) == 14
-    sizes: list[int] = []
-    monkeypatch.setattr(lora_groups, "lora_linear", lambda hidden, parts: sizes.append(len(parts)) or lora_linear(hidden, parts))
+    assert lora_groups.switch_over(model) == Taken(14, {})
+    sizes = fast_layers(monkeypatch)
     loss_and_gradients(model)
     assert sizes == [3, 1, 2, 1] * 2
 
@@ -133,8 +155,75 @@ def test_a_trained_base_weight_gets_its_gradient() -> None:
             weight.requires_grad_()
     wanted = loss_and_gradients(model)
     assert any("base_layer" in name for name in wanted[1])
-    lora_groups.switch_over(model)
+    assert lora_groups.switch_over(model) == Taken(12, {"a trained base weight or bias": 2})
     torch.testing.assert_close(loss_and_gradients(model), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_layers_that_drop_inputs_are_fast_where_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations counted: none in training, the 8 of the two layers in evaluation."""
+    model = adapted(lora_dropout=0.3)
+    lora_groups.switch_over(model)
+    sizes = fast_layers(monkeypatch)
+    model.train()(input_ids=IDS)
+    assert sizes == []
+    model.eval()(input_ids=IDS)
+    assert sizes == [3, 1, 2, 1] * 2
+
+
+def test_several_active_adapters_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second adapter on one layer of seven; with the first alone, that layer runs as before; with the second alone, the other six run
+    without one. Operations of a training step, counted."""
+    from peft import LoraConfig
+
+    model: Any = adapted().train()
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["down_proj"]))
+    model.double()
+    assert lora_groups.switch_over(model) == Taken(14, {})
+    for active, others in ((["default", "second"], {"several active adapters": 2}), (["second"], {"no active adapter": 12})):
+        lora_groups.switch_back(model)
+        model.base_model.set_adapter(active)
+        taken = lora_groups.switch_over(model)
+        with monkeypatch.context() as inner:
+            sizes = fast_layers(inner)
+            model(input_ids=IDS)
+        assert taken == Taken(14 - sum(others.values()), others) and sum(sizes) == taken.number
+
+
+@pytest.mark.parametrize(("narrow", "wanted"), [
+    (None, Taken(0, {"weights in several number formats": 14})), (torch.bfloat16, Taken(14, {}))], ids=["plain", "autocast"])
+def test_factors_over_narrower_weights(narrow: torch.dtype | None, wanted: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 over bfloat16 is as one number format under autocast only. Operations of a training step, counted."""
+    model = adapted().train().to(torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    assert lora_groups.switch_over(model, narrow=narrow) == wanted
+    sizes = fast_layers(monkeypatch)
+    with torch.autocast("cpu", narrow, enabled=narrow is not None):
+        model(input_ids=IDS)
+    assert sum(sizes) == wanted.number
+
+
+def test_a_wrong_sum_is_seen_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The update with the other sign, where no proof without autocast could be made."""
+    model = adapted().to(torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+    monkeypatch.setattr(lora_groups, "lora_linear",
+                        lambda hidden, parts: lora_linear(hidden, tuple(one._replace(scaling=-one.scaling) for one in parts)))
+    assert lora_groups.switch_over(model, narrow=torch.bfloat16) == Taken(0, {"it computes something else": 14})
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_layers_over_quantised_weights(bits: int, tmp_path: Path) -> None:
+    """bitsandbytes has layers of its own for all but the output head, which is a plain one and is fast."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = quantizer(QuantizationConfig(quantization_bit=bits), PrecisionConfig(), use_cpu=True)
+    base = load_model(ModelConfig(model_name_or_path=str(write_tiny(tmp_path))), PrecisionConfig(), quantizer=settings)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "down_proj", "lm_head"]))
+    assert lora_groups.switch_over(model) == Taken(1, {"quantised base weights": 4})
 
 
 def test_an_input_changed_in_place_is_not_taken_for_the_old_one() -> None:

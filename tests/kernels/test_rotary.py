@@ -14,13 +14,14 @@ from torch import nn
 from tests.kernels.test_isolation import SHAPE, tiny
 from tests.kernels.test_swap import loss_and_gradients
 from tunewright.kernels.rotary import rotate, rotated, switch_back, switch_over, switch_over_unproven
+from tunewright.kernels.taken import Taken
 
 COUNTS = {"llama": 2, "qwen3": 2, "mistral": 2, "qwen3_moe": 2, "gemma2": 2, "phi": 2, "gpt_oss": 0, "glm4": 0, "cohere": 0}
 """Attentions of 2 layers that rotate the pairs (i, i + D/2). GPT-OSS has half as many cosines; GLM and Cohere rotate neighbours."""
 
 
 def made(kind: str) -> Any:
-    if kind in ("phi", "glm4", "cohere"):
+    if kind in ("phi", "glm4", "cohere", "gpt2"):
         torch.manual_seed(2)
         return transformers.AutoModelForCausalLM.from_config(transformers.CONFIG_MAPPING[kind](**SHAPE), dtype=torch.float64)
     return tiny(kind)
@@ -31,7 +32,7 @@ def test_models_are_as_before(kind: str) -> None:
     """Loss and every gradient; and after switching back, to the bit."""
     model = made(kind)
     wanted = loss_and_gradients(model)
-    assert switch_over(model) == COUNTS[kind]
+    assert switch_over(model).number == COUNTS[kind]
     torch.testing.assert_close(loss_and_gradients(model), wanted, rtol=1e-6, atol=1e-9)
     switch_back(model)
     assert not any("forward" in module.__dict__ for module in model.modules())
@@ -89,7 +90,7 @@ def test_a_function_that_another_package_put_there_stays(monkeypatch: pytest.Mon
     model = tiny("llama")
     file = __import__(type(model).__module__, fromlist=["*"])
     monkeypatch.setattr(file, "apply_rotary_pos_emb", lambda q, k, cos, sin: (q, k))
-    assert switch_over(model) == switch_over_unproven(model) == 0
+    assert switch_over(model) == switch_over_unproven(model) == Taken(0, {"apply_rotary_pos_emb is not that of their file": 2})
 
 
 def test_a_function_that_does_something_else_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_a_function_that_does_something_else_stays(monkeypatch: pytest.MonkeyPat
 
     doubled.__module__ = file.__name__
     monkeypatch.setattr(file, "apply_rotary_pos_emb", doubled)
-    assert switch_over(model) == 0
+    assert switch_over(model) == Taken(0, {"it computes something else": 2})
 
 
 def test_no_family_is_changed() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from tests.kernels.test_isolation import tiny
 from tunewright.kernels.elementwise import _SwiGLUProjected, gated_mlp, swiglu
 from tunewright.kernels.swap import swap_back, swap_mlps, swap_norms
+from tunewright.kernels.taken import Taken
 
 IDS = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(1))
 COUNTS = {"llama": (2, 5), "qwen3": (2, 9), "mistral": (2, 5), "qwen3_moe": (0, 9), "gpt_oss": (0, 5), "gemma2": (0, 9)}
@@ -27,7 +28,7 @@ def test_models_are_as_before(kind: str) -> None:
     """Loss and every gradient, those of the norms' weights included; to 1e-6, because the models' norms round to float32."""
     model = tiny(kind)
     wanted = loss_and_gradients(model)
-    assert (swap_mlps(model), swap_norms(model)) == COUNTS[kind]
+    assert (swap_mlps(model).number, swap_norms(model).number) == COUNTS[kind]
     torch.testing.assert_close(loss_and_gradients(model), wanted, rtol=1e-5, atol=1e-7)
     swap_back(model)
     again = loss_and_gradients(model)
@@ -87,7 +88,7 @@ def test_a_module_that_does_something_else_keeps_its_own() -> None:
             return hidden + self.down_proj(self.act_fn(self.gate_proj(hidden)) * self.up_proj(hidden))
 
     model = nn.ModuleList([DoubledRMSNorm(), SkippingMLP()])
-    assert (swap_mlps(model), swap_norms(model)) == (0, 0)
+    assert swap_mlps(model) == swap_norms(model) == Taken(0, {"it computes something else": 1})
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
@@ -100,14 +101,14 @@ def test_in_bfloat16(kind: str) -> None:
     factor = norm.weight.double() + (kind == "gemma2")
     true = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6) * factor
     own = (norm(hidden).double() - true).abs().max()
-    assert swap_norms(model) > 0
+    assert swap_norms(model).number > 0
     assert (norm(hidden).double() - true).abs().max() <= own
 
 
 def test_a_norm_under_autocast_does_not_narrow_its_sums() -> None:
     """float32 in, float32 out, the very numbers and slopes that it has without autocast; torch narrows a vector product there."""
     model = tiny("llama").float()
-    assert swap_norms(model) == 5
+    assert swap_norms(model) == Taken(5, {})
     norm = model.model.norm
     hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     plain = norm(hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.kernels.test_isolation import tiny, with_adapter
+from tests.kernels.test_rotary import made
 from tests.kernels.test_swap import loss_and_gradients
 from tunewright.config.run import RunConfig
 from tunewright.dialects.read import read_config
 from tunewright.kernels import lora_groups, verdicts
+from tunewright.kernels.lora_linear import lora_linear
 from tunewright.kernels.output_head import of
 from tunewright.kernels.plan import hasten
+from tunewright.kernels.taken import Taken
 
 RUN: RunConfig = read_config([]).config
 LOSS = "loss: from hidden states, without logits; the last layer's MLP only where a token is predicted"
@@ -126,21 +130,50 @@ def test_a_verdict_against_a_path_is_not_kept() -> None:
     assert counted(mended)[0][0] == LOSS and of(mended) is not None
 
 
+def wrong(hidden: Tensor, layers: Any) -> tuple[Tensor, ...]:
+    """The update with the other sign."""
+    return lora_linear(hidden, tuple(one._replace(scaling=-one.scaling) for one in layers))
+
+
 def test_a_lora_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The update with the other sign is seen though the B of a new adapter are zeros."""
-    plain = lora_groups.lora_linear
-
-    def wrong(hidden: Tensor, layers: Any) -> tuple[Tensor, ...]:
-        return plain(hidden, tuple(one._replace(scaling=-one.scaling) for one in layers))
-
-    assert lora_groups.switch_over(with_adapter(tiny("llama"))) == 8
+    assert lora_groups.switch_over(with_adapter(tiny("llama"))) == Taken(8, {})
     monkeypatch.setattr(lora_groups, "lora_linear", wrong)
     model = with_adapter(tiny("llama"))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             nn.init.zeros_(weight)
-    assert lora_groups.switch_over(model) == 0
+    assert lora_groups.switch_over(model) == Taken(0, {"it computes something else": 8})
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_dropout_is_asked_for_every_time() -> None:
+    """A model is the same to a verdict with dropout and without; what is told is what a training step does of either. Evaluation takes the
+    path that was proven."""
+    plain = "LoRA: layers that read one input run as one operation (8 modules)"
+    dropped = "LoRA: by peft's own forward: dropout at work (8 modules)"
+    some = "LoRA: layers that read one input run as one operation (6 modules); by peft's own forward: dropout at work (2 modules)"
+    for order in ((plain, dropped, some), (some, dropped, plain)):
+        for file in kept():
+            file.unlink()
+        for line in order:
+            model = with_adapter(tiny("llama"))
+            for name, module in model.named_modules():
+                if line == dropped or (line == some and name.endswith("q_proj")):
+                    for dropout in getattr(module, "lora_dropout", {}):
+                        module.lora_dropout[dropout] = nn.Dropout(0.3)  # type: ignore[union-attr, operator]
+            assert counted(model)[0][1] == line
+            assert sum("forward" in module.__dict__ for module in model.modules() if hasattr(module, "lora_A")) == 8
+
+
+def test_a_verdict_is_not_of_layers_that_it_did_not_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Base weights that train keep the layers from the path; a later run of the same shapes, whose base is frozen, proves it."""
+    trained = with_adapter(tiny("llama"))
+    for name, weight in trained.named_parameters():
+        weight.requires_grad_("embed" not in name)
+    assert counted(trained)[0][1] == "LoRA: by peft's own forward: a trained base weight or bias (8 modules)"
+    monkeypatch.setattr(lora_groups, "lora_linear", wrong)
+    assert counted(with_adapter(tiny("llama")))[0][1] == "LoRA: by peft's own forward: it computes something else (8 modules)"
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
@@ -153,6 +186,50 @@ def test_nothing_is_said_where_nothing_is_asked() -> None:
     run = read_config(["slow_paths=loss,lora,mlp,norm,rotary"]).config
     assert hasten(run, tiny("llama")) == ("slow_paths: loss, lora, mlp, norm, rotary as the model has them",)  # type: ignore[arg-type]
     assert kept() == []
+
+
+GELU = "no SiLU between gate and up (2 modules)"
+ABSENT = "no module has gate_proj, up_proj and down_proj"
+PLANS: dict[str, tuple[str, ...]] = {
+    "gemma2": (f"gated MLPs: as the model has them: {GELU}", "RMSNorm: torch's own (9 modules)",
+               "rotary positions: in two passes (2 modules)"),
+    "qwen3_moe": (f"gated MLPs: as the model has them: {ABSENT}", "RMSNorm: torch's own (9 modules)",
+                  "rotary positions: in two passes (2 modules)"),
+    "phi": (f"gated MLPs: as the model has them: {ABSENT}", "RMSNorm: as the model has them: no module is one",
+            "rotary positions: in two passes (2 modules)"),
+    "gpt_oss": (f"gated MLPs: as the model has them: {ABSENT}", "RMSNorm: torch's own (5 modules)",
+                "rotary positions: as the model has them: it takes other arguments (2 modules)"),
+    "glm4": (f"gated MLPs: as the model has them: {ABSENT}", "RMSNorm: torch's own (9 modules)",
+             "rotary positions: as the model has them: it computes something else (2 modules)"),
+    "gpt2": (f"gated MLPs: as the model has them: {ABSENT}", "RMSNorm: as the model has them: no module is one",
+             "rotary positions: as the model has them: no attention calls apply_rotary_pos_emb")}
+"""Worked by hand from the models' code: Gemma has GELU, experts are no such modules, Phi and GPT-2 have LayerNorm and plain MLPs, GLM has
+gate and up in one matrix and turns neighbours, GPT-OSS has half as many cosines, GPT-2 has learned positions."""
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_every_path_is_told_with_its_reason(kind: str) -> None:
+    """Whether it is taken or not; of LoRA there is nothing to tell where there is none."""
+    assert hasten(replace(RUN, kernels=replace(RUN.kernels, slow_paths=("loss",))), made(kind))[:3] == PLANS[kind]
+
+
+def test_a_path_that_some_modules_take() -> None:
+    """Norms and MLPs to which another package, or Liger, gave a forward keep it, and are counted apart."""
+    model: Any = tiny("llama")
+    for module in (model.model.norm, model.model.layers[0].mlp, model.model.layers[0].self_attn):
+        module.forward = module.forward
+    assert hasten(RUN, model)[1:4] == (
+        "gated MLPs: one activation (1 module); as the model has them: another package gave them a forward (1 module)",
+        "RMSNorm: torch's own (4 modules); as the model has them: another package gave them a forward (1 module)",
+        "rotary positions: in two passes (1 module); as the model has them: another package gave them a forward (1 module)")
+
+
+def test_a_fused_norm_that_is_asked_for_in_vain() -> None:
+    """The reason, and what asked for it."""
+    run = replace(RUN, kernels=replace(RUN.kernels, use_fused_rmsnorm=True, slow_paths=("loss", "mlp", "rotary")))
+    assert hasten(run, made("phi")) == (
+        "RMSNorm: as the model has them: no module is one", "use_fused_rmsnorm: the model has no RMSNorm that torch's own can replace",
+        "slow_paths: loss, mlp, rotary as the model has them")
 
 
 def test_the_oldest_files_go() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,12 @@ from torch.func import functional_call
 
 from tunewright.kernels.lora_linear import Adapted, lora_linear
 from tunewright.kernels.probe import TOLERANCE, probe_tokens, quiet_run
+from tunewright.kernels.taken import Taken, counted
 from tunewright.kernels.verdicts import Ask, prove_anew
+from tunewright.models.families import is_packed
 
 if TYPE_CHECKING:
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora import Linear, LoraLayer
 
 
 @dataclass(slots=True)
@@ -36,21 +38,25 @@ class _Group:
     waiting: dict[int, Tensor] = field(default_factory=dict)
 
 
-def switch_over(model: nn.Module, ask: Ask = prove_anew) -> int:
-    """Give every plain LoRA layer of the model the fast forward, shown to do what peft's does; returns how many have it."""
-    return _switch(_proven(_groups(model, ask), ask))
+def switch_over(model: nn.Module, ask: Ask = prove_anew, narrow: torch.dtype | None = None) -> Taken:
+    """Give every plain LoRA layer of the model the fast forward, shown to do what peft's does; says which of all adapted layers take it in
+    training. `narrow`: the number format of mixed precision. Layers that drop inputs in training take it without dropout only."""
+    groups = _groups(model, ask)
+    against = _disproofs(groups, ask, narrow)
+    _switch([group for group, reason in zip(groups, against, strict=True) if reason is None])
+    disproven = {layer: reason for group, reason in zip(groups, against, strict=True) for layer in group.layers}
+    return counted(_obstacle_in_training(layer, narrow) or disproven.get(layer) for layer in _adapted_layers(model))
 
 
-def switch_over_unproven(model: nn.Module) -> int:
+def switch_over_unproven(model: nn.Module) -> None:
     """`switch_over` for a model that has shapes and no numbers to try it on, as the planner makes one."""
-    return _switch(_groups(model, prove_anew))
+    _switch(_groups(model, prove_anew))
 
 
-def _switch(groups: Sequence[_Group]) -> int:
+def _switch(groups: Sequence[_Group]) -> None:
     for group in groups:
         for place, layer in enumerate(group.layers):
             layer.forward = partial(_forward, group, place)
-    return sum(len(group.layers) for group in groups)
 
 
 def switch_back(model: nn.Module) -> None:
@@ -88,22 +94,69 @@ def _parts(layers: Sequence[Linear], hidden: Tensor) -> tuple[Adapted, ...] | No
 
 
 def _part(layer: Linear, hidden: Tensor) -> Adapted | None:
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(names) != 1 or layer.disable_adapters or layer.merged or names[0] in layer.lora_variant:
+    names = _active(layer)
+    if _obstacle(layer, names) is not None or (layer.training and _drops(layer, names)):
         return None
     (name,) = names
-    base, down, up, dropout = layer.base_layer, layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-    if type(base) is not nn.Linear or any(one is not None and one.requires_grad for one in base._parameters.values()):
+    base, down, up, narrow = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight, _narrow(hidden)
+    if narrow is None and not base.weight.dtype == down.dtype == up.dtype == hidden.dtype:
         return None
-    if up.bias is not None or (layer.training and not isinstance(dropout, nn.Identity)):
-        return None
-    narrow = _narrow(hidden)
-    if narrow is None and not base.weight.dtype == down.weight.dtype == up.weight.dtype == hidden.dtype:
-        return None
-    plain = Adapted(base.weight, base.bias, down.weight, up.weight, layer.scaling[name])
+    plain = Adapted(base.weight, base.bias, down, up, layer.scaling[name])
     return plain if narrow is None else Adapted(
         plain.weight.to(narrow), None if plain.bias is None else plain.bias.to(narrow), plain.down.to(narrow), plain.up.to(narrow),
         plain.scaling)
+
+
+def _active(layer: Linear) -> list[str]:
+    """The adapters of the layer that are at work."""
+    return [name for name in layer.active_adapters if name in layer.lora_A]
+
+
+def _obstacle(layer: Linear, names: Sequence[str]) -> str | None:
+    """Why peft's own forward computes a layer with these adapters at work, in training and without; or None."""
+    base = layer.base_layer
+    if type(base) is not nn.Linear:
+        return _foreign(base)
+    if layer.disable_adapters or layer.merged:
+        return "the adapter is switched off or merged"
+    if len(names) != 1:
+        return "several active adapters" if names else "no active adapter"
+    if names[0] in layer.lora_variant:
+        variant = type(layer.lora_variant[names[0]]).__name__
+        return _VARIANTS.get(variant, variant)
+    if any(one is not None and one.requires_grad for one in base._parameters.values()):
+        return "a trained base weight or bias"
+    return None if layer.lora_B[names[0]].bias is None else "a bias of the update"
+
+
+_VARIANTS: Final = {"DoraLinearVariant": "DoRA"}
+"""Of classes in peft: what users call them."""
+
+
+def _foreign(base: nn.Module) -> str:
+    if any(map(is_packed, base.parameters())):
+        return "quantised base weights"
+    return f"{type(base).__name__} in place of a linear layer"
+
+
+def _obstacle_in_training(layer: LoraLayer, narrow: torch.dtype | None) -> str | None:
+    """Why it computes a layer of whatever kind in training, or None."""
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear:
+        return _foreign(layer.get_base_layer())
+    names = _active(layer)
+    reason = _obstacle(layer, names) or ("dropout at work" if _drops(layer, names) else None)
+    return "weights in several number formats" if reason is None and narrow is None and len(_formats(layer)) > 1 else reason
+
+
+def _drops(layer: Linear, names: Sequence[str]) -> bool:
+    return any(not isinstance(layer.lora_dropout[name], nn.Identity) for name in names)
+
+
+def _formats(layer: Linear) -> set[torch.dtype]:
+    """The number formats of the weight and of A and B."""
+    return {layer.base_layer.weight.dtype, *(part[name].weight.dtype for name in _active(layer) for part in (layer.lora_A, layer.lora_B))}
 
 
 def _narrow(hidden: Tensor) -> torch.dtype | None:
@@ -123,10 +176,19 @@ def _lora_layers(model: nn.Module) -> list[Linear]:
     return [module for module in model.modules() if type(module) is Linear]
 
 
+def _adapted_layers(model: nn.Module) -> list[LoraLayer]:
+    """Those of peft's other kinds too: over quantised weights, embeddings, experts."""
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
 def _groups(model: nn.Module, ask: Ask) -> list[_Group]:
     """The layers by the input that they were given in one forward pass; those that did not run each by itself."""
     names = {layer: name for name, layer in model.named_modules()}
     layers = {names[layer]: layer for layer in _lora_layers(model)}
+    if not layers:
+        return []
     return [_Group(tuple(layers[name] for name in several))
             for several in ask("LoRA layers that read one input", partial(_sharing, model, layers))]
 
@@ -140,45 +202,56 @@ def _sharing(model: nn.Module, layers: Mapping[str, Linear]) -> list[list[str]]:
     return [*(several for _, several in seen.values()), *([name] for name in layers if name not in grouped)]
 
 
-def _proven(groups: Sequence[_Group], ask: Ask) -> list[_Group]:
-    """Those whose kind (shapes, number formats, ranks) passes its proof."""
-    kinds = {group.layers: f"LoRA of {', '.join(map(_kind, group.layers))}" for group in groups}
-    examples = {kind: layers for layers, kind in kinds.items()}
-    reasons = {kind: ask(kind, partial(_disproof, layers)) for kind, layers in examples.items()}
-    return [group for group in groups if reasons[kinds[group.layers]] is None]
+def _disproofs(groups: Sequence[_Group], ask: Ask, narrow: torch.dtype | None) -> list[str | None]:
+    """For each group why its kind (shapes, number formats, ranks) fails its proof, or None. Of layers for which peft's own forward runs
+    anyway nothing is asked: a later run of these shapes may be without what stands in their way."""
+    plain = [tuple(layer for layer in group.layers if _obstacle(layer, _active(layer)) is None) for group in groups]
+    found: dict[str, str | None] = {}
+    for layers in plain:
+        kind = _question(layers, narrow)
+        if layers and kind not in found:
+            found[kind] = ask(kind, partial(_disproof, layers, narrow))
+    return [found.get(_question(layers, narrow)) for layers in plain]
+
+
+def _question(layers: Sequence[Linear], narrow: torch.dtype | None) -> str:
+    mixed = f" under autocast to {narrow}" if narrow is not None and _are_mixed(layers) else ""
+    return f"LoRA of {', '.join(map(_kind, layers))}{mixed}"
 
 
 def _kind(layer: Linear) -> str:
     return " + ".join(f"{tuple(weight.shape)} {weight.dtype} {weight.device}" for weight in layer.parameters())
 
 
-def _disproof(layers: Sequence[Linear]) -> str | None:
+def _are_mixed(layers: Sequence[Linear]) -> bool:
+    return any(len(_formats(layer)) > 1 for layer in layers)
+
+
+def _disproof(layers: Sequence[Linear], narrow: torch.dtype | None) -> str | None:
     """Output and gradients of the input and of every A and B against peft's, with random B: those of a new adapter are zeros, and zeros
-    prove nothing. Layers for which peft's own forward runs anyway need no proof."""
-    if any(type(layer.base_layer) is not nn.Linear for layer in layers):
-        return None
+    prove nothing. Weights in several number formats are tried under autocast."""
     weight = layers[0].weight
+    mixed = narrow is not None and _are_mixed(layers)
     generator = torch.Generator().manual_seed(0)
     hidden = _random((3, layers[0].in_features), generator, weight)
-    with quiet_run(nn.ModuleList(layers)), torch.enable_grad():
+    with quiet_run(nn.ModuleList(layers)), torch.enable_grad(), torch.autocast(weight.device.type, narrow, enabled=mixed):
         parts = _parts(layers, hidden)
         if parts is None:
             return None
         trials = tuple(part._replace(down=part.down.detach().requires_grad_(), up=_random(part.up.shape, generator, part.up))
                        for part in parts)
         asked = (hidden, *(one.down for one in trials), *(one.up for one in trials))
-        ours = _with_slopes(lora_linear(hidden, trials), asked)
+        ours = _with_slopes(lora_linear(_cast(hidden), trials), asked)
         own = _with_slopes(tuple(functional_call(layer, _weights(layer, one), (hidden,))
                                  for layer, one in zip(layers, trials, strict=True)), asked)
-    kind = weight.dtype
-    is_same = all(float((one - two).abs().max()) <= TOLERANCE.get(kind, 1e-5) * float(two.abs().max()) for one, two in zip(
-        ours, own, strict=True))
+    tolerance = TOLERANCE.get(ours[0].dtype, 1e-5)
+    is_same = all(float((one - two).abs().max()) <= tolerance * float(two.abs().max()) for one, two in zip(ours, own, strict=True))
     return None if is_same else "it computes something else"
 
 
 def _weights(layer: Linear, part: Adapted) -> dict[str, Tensor]:
     """The layer's A and B by their names."""
-    (name,) = (name for name in layer.active_adapters if name in layer.lora_A)
+    (name,) = _active(layer)
     return {f"lora_A.{name}.weight": part.down, f"lora_B.{name}.weight": part.up}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tunewright.config.kernels import FAST_PATHS, KernelsConfig
 from tunewright.errors import require
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tunewright.config.run import RunConfig
+    from tunewright.kernels.taken import Taken
     from tunewright.kernels.verdicts import Ask
 
 
@@ -219,22 +220,59 @@ def hasten_to_evaluate(run: RunConfig, model: PreTrainedModel) -> None:
     hasten(replace(run, kernels=KernelsConfig(slow_paths=run.kernels.slow_paths, chunk_loss_size=run.kernels.chunk_loss_size)), model)
 
 
-def _modules(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
-    """The fast paths of single modules."""
+class _Path(NamedTuple):
+    """A fast path of single modules: what the model has there, how we compute it and how the model does. `absent`: what it means that no
+    module of the model is one, or None if there is nothing to say."""
+
+    heading: str
+    ours: str
+    own: str
+    absent: str | None
+    switch: Callable[[PreTrainedModel, Ask], Taken]
+
+    def line(self, taken: Taken) -> str | None:
+        """How many modules have the path, and why the others have not."""
+        others = ", ".join(f"{reason} ({_modules_of(number)})" for reason, number in taken.others.items())
+        own = others or (None if taken.number else self.absent)
+        parts = ([f"{self.ours} ({_modules_of(taken.number)})"] if taken.number else []) + ([f"{self.own}: {own}"] if own else [])
+        return f"{self.heading}: {'; '.join(parts)}" if parts else None
+
+
+def _modules_of(number: int) -> str:
+    return f"{number} module" if number == 1 else f"{number} modules"
+
+
+def _paths(run: RunConfig) -> dict[str, _Path]:
+    import torch
+
     from tunewright.kernels import lora_groups, rotary, swap
 
-    counted = {"lora": ("LoRA: layers that read one input run as one operation", lora_groups.switch_over),
-               "mlp": ("gated MLPs: one activation", swap.swap_mlps), "norm": ("RMSNorm: torch's own", swap.swap_norms),
-               "rotary": ("rotary positions: in two passes", rotary.switch_over)}
+    narrow = torch.bfloat16 if run.precision.bf16 else torch.float16 if run.precision.fp16 else None
+    return {
+        "lora": _Path("LoRA", "layers that read one input run as one operation", "by peft's own forward", None,
+                      partial(lora_groups.switch_over, narrow=narrow)),
+        "mlp": _Path("gated MLPs", "one activation", _OWN, "no module has gate_proj, up_proj and down_proj", swap.swap_mlps),
+        "norm": _Path("RMSNorm", "torch's own", _OWN, "no module is one", swap.swap_norms),
+        "rotary": _Path("rotary positions", "in two passes", _OWN, f"no attention calls {rotary.NAME}", rotary.switch_over)}
+
+
+_OWN: Final = "as the model has them"
+
+
+def _modules(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
+    """The fast paths of single modules."""
     own = {*run.kernels.slow_paths, *(["norm"] if run.kernels.use_fused_rmsnorm is False else [])}
-    for name, (line, switch) in counted.items():
-        number = 0 if name in own else switch(model, ask)
-        if number:
-            yield f"{line} ({number} modules)"
-        elif name == "norm" and run.kernels.use_fused_rmsnorm:
+    for name, path in _paths(run).items():
+        if name in own:
+            continue
+        taken = path.switch(model, ask)
+        line = path.line(taken)
+        if line is not None:
+            yield line
+        if name == "norm" and run.kernels.use_fused_rmsnorm and not taken.number:
             yield "use_fused_rmsnorm: the model has no RMSNorm that torch's own can replace"
     if own:
-        yield f"slow_paths: {', '.join(name for name in FAST_PATHS if name in own)} as the model has them"
+        yield f"slow_paths: {', '.join(name for name in FAST_PATHS if name in own)} {_OWN}"
 
 
 def offload(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:

@@ -15,13 +15,14 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunewright.kernels.probe import TOLERANCE
+from tunewright.kernels.taken import REPLACED, Taken, counted
 from tunewright.kernels.verdicts import Ask, prove_anew
 
 NAME: Final = "apply_rotary_pos_emb"
@@ -74,31 +75,36 @@ class _Rotated(torch.autograd.Function):
         return found, None, None
 
 
-def switch_over(model: nn.Module, ask: Ask = prove_anew) -> int:
-    """Let every attention whose rotary positions are these compute them so; returns how many do."""
-    return _switch(model, partial(_is_proven, ask))
+def switch_over(model: nn.Module, ask: Ask = prove_anew) -> Taken:
+    """Let every attention whose rotary positions are these compute them so."""
+    return _switch(model, partial(_asked, ask))
 
 
-def switch_over_unproven(model: nn.Module) -> int:
+def switch_over_unproven(model: nn.Module) -> Taken:
     """`switch_over` for a model that has shapes and no numbers to try it on, as the planner makes one."""
-    return _switch(model, lambda own, module: True)
+    return _switch(model, lambda own, module: None)
 
 
-def _switch(model: nn.Module, is_ours: Callable[[Rotation, nn.Module], bool]) -> int:
-    forwards: dict[FunctionType, FunctionType | None] = {}
-    switched = 0
-    for module in model.modules():
-        forward = type(module).forward
-        if "forward" in module.__dict__ or not isinstance(forward, FunctionType) or not _calls_it(forward):
-            continue
-        if forward not in forwards:
-            own = forward.__globals__[NAME]
-            forwards[forward] = _bound_anew(forward, partial(rotate, own)) if is_ours(own, module) else None
-        chosen = forwards[forward]
-        if chosen is not None:
-            module.forward = MethodType(chosen, module)
-            switched += 1
-    return switched
+def _switch(model: nn.Module, disproof: Callable[[Rotation, nn.Module], str | None]) -> Taken:
+    chosen: dict[FunctionType, FunctionType | str] = {}
+    return counted(_given(module, disproof, chosen) for module in model.modules() if _calls_it(type(module).forward))
+
+
+def _given(module: nn.Module, disproof: Callable[[Rotation, nn.Module], str | None], chosen: dict[FunctionType, FunctionType | str],
+           ) -> str | None:
+    """Give an attention the forward that is chosen for its class; or why it keeps its own."""
+    if "forward" in module.__dict__:
+        return REPLACED
+    forward = cast("FunctionType", type(module).forward)
+    if forward not in chosen:
+        own = cast("Rotation", forward.__globals__.get(NAME))  # whether it is one, _obstacle says
+        reason = _obstacle(forward) or disproof(own, module)
+        chosen[forward] = _bound_anew(forward, partial(rotate, own)) if reason is None else reason
+    found = chosen[forward]
+    if isinstance(found, str):
+        return found
+    module.forward = MethodType(found, module)
+    return None
 
 
 def switch_back(model: nn.Module) -> None:
@@ -111,12 +117,18 @@ def switch_back(model: nn.Module) -> None:
                 del module.__dict__["forward"]
 
 
-def _calls_it(forward: FunctionType) -> bool:
-    """Whether the code of a forward, not of a decorator around it, calls the function of its file. One that another package put there, such
-    as Liger, stays."""
+def _calls_it(forward: Any) -> bool:
+    """Whether the code of a forward, a decorator around it aside, calls a function of that name."""
+    code = getattr(inspect.unwrap(forward), "__code__", None) if isinstance(forward, FunctionType) else None
+    return code is not None and NAME in code.co_names
+
+
+def _obstacle(forward: FunctionType) -> str | None:
+    """Why the name in a forward cannot be bound to ours, or None. A function that another package put there, such as Liger, stays."""
+    if hasattr(forward, "__wrapped__"):
+        return "their forward is decorated"
     own = forward.__globals__.get(NAME)
-    return (NAME in forward.__code__.co_names and not hasattr(forward, "__wrapped__") and inspect.isfunction(own)
-            and own.__module__ == forward.__module__)
+    return None if inspect.isfunction(own) and own.__module__ == forward.__module__ else f"{NAME} is not that of their file"
 
 
 def _bound_anew(forward: FunctionType, ours: Rotation) -> FunctionType:
@@ -126,10 +138,10 @@ def _bound_anew(forward: FunctionType, ours: Rotation) -> FunctionType:
     return found
 
 
-def _is_proven(ask: Ask, own: Rotation, module: nn.Module) -> bool:
+def _asked(ask: Ask, own: Rotation, module: nn.Module) -> str | None:
     weight = next(module.parameters())
     question = f"{NAME} of {own.__module__} in {weight.dtype} on {weight.device.type}"
-    return ask(question, partial(_disproof, own, weight)) is None
+    return ask(question, partial(_disproof, own, weight))
 
 
 def _disproof(own: Rotation, like: Tensor) -> str | None:

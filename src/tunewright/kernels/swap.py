@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,33 +20,36 @@ from torch.nn.functional import silu
 
 from tunewright.kernels.elementwise import epsilon, gated_mlp, offset_norm, plain_norm
 from tunewright.kernels.probe import TOLERANCE
+from tunewright.kernels.taken import REPLACED, Taken, counted
 from tunewright.kernels.verdicts import Ask, prove_anew
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
+Disproof = Callable[[nn.Module, Forward], str | None]
+"""Why a module must not have a forward, or None."""
 
 
-def swap_mlps(model: nn.Module, ask: Ask = prove_anew) -> int:
-    """Give every gated MLP with SiLU the forward with one activation; returns how many have it."""
-    return _swap(model, _is_gated_mlp, (gated_mlp,), partial(_is_proven, ask))
+def swap_mlps(model: nn.Module, ask: Ask = prove_anew) -> Taken:
+    """Give every gated MLP with SiLU the forward with one activation."""
+    return _swap(model, _MLPS, partial(_asked, ask))
 
 
-def swap_norms(model: nn.Module, ask: Ask = prove_anew) -> int:
-    """Give every RMSNorm torch's own; returns how many have it."""
-    return _swap(model, _is_rms_norm, (plain_norm, offset_norm), partial(_is_proven, ask))
+def swap_norms(model: nn.Module, ask: Ask = prove_anew) -> Taken:
+    """Give every RMSNorm torch's own."""
+    return _swap(model, _NORMS, partial(_asked, ask))
 
 
-def swap_mlps_unproven(model: nn.Module) -> int:
+def swap_mlps_unproven(model: nn.Module) -> Taken:
     """`swap_mlps` for a model that has shapes and no numbers to try it on, as the planner makes one."""
-    return _swap(model, _is_gated_mlp, (gated_mlp,), _taken)
+    return _swap(model, _MLPS, _believed)
 
 
-def swap_norms_unproven(model: nn.Module) -> int:
+def swap_norms_unproven(model: nn.Module) -> Taken:
     """`swap_norms` for such a model."""
-    return _swap(model, _is_rms_norm, (plain_norm,), _taken)
+    return _swap(model, _NORMS._replace(offers=(plain_norm,)), _believed)
 
 
-def _taken(module: nn.Module, offer: Forward) -> bool:
-    return True
+def _believed(module: nn.Module, offer: Forward) -> None:
+    return None
 
 
 def swap_back(model: nn.Module) -> None:
@@ -59,21 +62,36 @@ def swap_back(model: nn.Module) -> None:
 _OURS: Final = (gated_mlp, plain_norm, offset_norm)
 
 
-def _swap(model: nn.Module, fits: Callable[[nn.Module], bool], offers: Sequence[Forward],
-          is_proven: Callable[[nn.Module, Forward], bool]) -> int:
-    verdicts: dict[object, Forward | None] = {}
-    swapped = 0
-    for module in model.modules():
-        if not fits(module) or "forward" in module.__dict__:
-            continue
-        kind = _kind(module)
-        if kind not in verdicts:
-            verdicts[kind] = next((offer for offer in offers if is_proven(module, offer)), None)
-        offer = verdicts[kind]
-        if offer is not None:
-            module.forward = partial(offer, module)
-            swapped += 1
-    return swapped
+def _swap(model: nn.Module, path: _Path, disproof: Disproof) -> Taken:
+    chosen: dict[str, Forward | str] = {}
+    return counted(_given(module, path, disproof, chosen) for module in model.modules() if path.looks_like_one(module))
+
+
+def _given(module: nn.Module, path: _Path, disproof: Disproof, chosen: dict[str, Forward | str]) -> str | None:
+    """Give a module the forward that is chosen for its kind; or why it keeps its own."""
+    if "forward" in module.__dict__:
+        return REPLACED
+    if not path.fits(module):
+        return path.other
+    kind = _kind(module)
+    if kind not in chosen:
+        chosen[kind] = _choice(module, path.offers, disproof)
+    found = chosen[kind]
+    if isinstance(found, str):
+        return found
+    module.forward = partial(found, module)
+    return None
+
+
+def _choice(module: nn.Module, offers: Sequence[Forward], disproof: Disproof) -> Forward | str:
+    """The first forward that nothing speaks against, or what speaks against the last."""
+    reason = ""
+    for offer in offers:
+        against = disproof(module, offer)
+        if against is None:
+            return offer
+        reason = against
+    return reason
 
 
 def _kind(module: nn.Module) -> str:
@@ -81,8 +99,8 @@ def _kind(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__} with {weights}"
 
 
-def _is_proven(ask: Ask, module: nn.Module, offer: Forward) -> bool:
-    return ask(f"{offer.__name__} for {_kind(module)}", partial(_disproof, module, offer)) is None
+def _asked(ask: Ask, module: nn.Module, offer: Forward) -> str | None:
+    return ask(f"{offer.__name__} for {_kind(module)}", partial(_disproof, module, offer))
 
 
 def _disproof(module: nn.Module, offer: Forward) -> str | None:
@@ -119,20 +137,25 @@ def _output_and_slope(forward: Callable[[Tensor], Tensor], hidden: Tensor) -> tu
     return output.detach(), slope
 
 
-def _is_gated_mlp(module: nn.Module) -> bool:
-    names = {name for name, _ in module.named_children()}
-    if not {"gate_proj", "up_proj", "down_proj"} <= names or not hasattr(module, "act_fn"):
-        return False
+def _has_projections(module: nn.Module) -> bool:
+    return {"gate_proj", "up_proj", "down_proj"} <= {name for name, _ in module.named_children()}
+
+
+def _is_gated_by_silu(module: nn.Module) -> bool:
     sample = torch.linspace(-3, 3, 7)
     try:
-        return torch.equal(cast("nn.Module", module.act_fn)(sample), silu(sample))
+        return hasattr(module, "act_fn") and torch.equal(cast("nn.Module", module.act_fn)(sample), silu(sample))
     except (TypeError, RuntimeError):
         return False
 
 
+def _is_named_so(module: nn.Module) -> bool:
+    return re.search("rms_?norm", type(module).__name__, re.IGNORECASE) is not None
+
+
 def _is_rms_norm(module: nn.Module) -> bool:
     weights = dict(module.named_parameters())
-    return (re.search("rms_?norm", type(module).__name__, re.IGNORECASE) is not None and list(weights) == ["weight"]
+    return (_is_named_so(module) and list(weights) == ["weight"]
             and weights["weight"].dim() == 1 and epsilon(module) > 0 and _takes_one_tensor(module))
 
 
@@ -140,3 +163,16 @@ def _takes_one_tensor(module: nn.Module) -> bool:
     """Gated norms take two."""
     own = inspect.signature(type(module).forward).parameters.values()
     return sum(one.default is inspect.Parameter.empty and one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for one in own) == 2
+
+
+class _Path(NamedTuple):
+    """`looks_like_one`: which modules a path is meant for; `fits`: which of them it is tried on; `other`: what the rest are."""
+
+    looks_like_one: Callable[[nn.Module], bool]
+    fits: Callable[[nn.Module], bool]
+    other: str
+    offers: tuple[Forward, ...]
+
+
+_MLPS: Final = _Path(_has_projections, _is_gated_by_silu, "no SiLU between gate and up", (gated_mlp,))
+_NORMS: Final = _Path(_is_named_so, _is_rms_norm, "not of one weight, one epsilon and one input", (plain_norm, offset_norm))
