@@ -229,6 +229,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("ratios-with-dropout", {"stage": "ppo", "reward_funcs": ("r.py:score",), "lora_dropout": 0.1}, {"lora_dropout": 0.1}),
     ("token-options-for-answers", {"stage": "dpo", "neftune_noise_alpha": 5.0}, {"neftune_noise_alpha": 5.0}),
     ("token-options-for-answers", {"stage": "kto", "label_smoothing_factor": 0.1}, {"label_smoothing_factor": 0.1}),
+    ("token-options-for-answers", {"stage": "dpo", "z_loss_weight": 1e-4}, {"stage": "pt", "z_loss_weight": 1e-4}),
     ("token-options-for-answers", {"stage": "rm", "train_on_prompt": True}, {"train_on_prompt": True}),
     ("token-options-for-answers", {"stage": "dpo", "mask_history": True}, {"mask_history": True}),
     ("routers-out-of-reach", {"moe_aux_loss_coef": 0.1, "gradient_checkpointing": True, "use_reentrant_gc": True},

@@ -1,4 +1,4 @@
-"""Label smoothing and NEFTune. Oracles: torch's cross_entropy with label_smoothing, the formula of arXiv 2310.05914."""
+"""Label smoothing, z-loss and NEFTune. Oracles: torch's cross_entropy with label_smoothing, (log Z)^2, the formula of arXiv 2310.05914."""
 
 from __future__ import annotations
 
@@ -44,6 +44,20 @@ def test_training_is_smoothed_and_evaluation_is_not(workspace: Workspace, tmp_pa
     assert history(tmp_path / "plain")[0]["eval_loss"] == history(tmp_path / "smooth")[0]["eval_loss"]
     plain, smooth = losses(tmp_path / "plain"), losses(tmp_path / "smooth")
     assert plain[0] != smooth[0] and smooth[0] == pytest.approx(math.log(389), abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.effect("z_loss_weight")
+def test_the_z_loss_is_in_training_and_not_in_evaluation(workspace: Workspace, tmp_path: Path) -> None:
+    """The first training loss is the plain one and w (log Z)^2, with log Z close to ln 389 for a model that knows nothing yet; by both
+    ways to the loss, which agree to the rounding of float32. The evaluation before any step is that of the plain run."""
+    common = {"max_steps": 2, "logging_steps": 1, "eval_on_start": True, "val_size": 4, "save_strategy": "no"}
+    for name, changes in {"plain": {}, "z": {"z_loss_weight": 0.1}, "logits": {"z_loss_weight": 0.1, "slow_paths": "loss"}}.items():
+        run(workspace, tmp_path / name, **common, **changes)
+    assert history(tmp_path / "plain")[0]["eval_loss"] == history(tmp_path / "z")[0]["eval_loss"]
+    plain, added = losses(tmp_path / "plain"), losses(tmp_path / "z")
+    assert added[0] - plain[0] == pytest.approx(0.1 * math.log(389) ** 2, rel=0.02)
+    assert losses(tmp_path / "logits") == pytest.approx(added, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from tests.kernels.test_isolation import SHAPE, sequences, tiny
 from tunewright.data.collate import collate_padded
 from tunewright.kernels import output_head
+from tunewright.stages.pretrain import PreTraining
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
 
@@ -38,19 +39,20 @@ def made(kind: str, **changes: Any) -> nn.Module:
         transformers.CONFIG_MAPPING[kind](**SHAPE, **MODELS[kind], **changes), dtype=torch.float64)
 
 
-def losses(model: nn.Module, lengths: Lengths = RAGGED) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def losses(model: nn.Module, lengths: Lengths = RAGGED, z_weight: float = 0.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
-    loss = SupervisedFineTuning().loss({Role.POLICY: model}, collate_padded(sequences(lengths), 0))
+    loss = SupervisedFineTuning(z_loss_weight=z_weight).loss({Role.POLICY: model}, collate_padded(sequences(lengths), 0))
     (loss.sum / loss.count).backward()
     return loss.sum.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
-def stock(model: nn.Module, lengths: Lengths = RAGGED) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def stock(model: nn.Module, lengths: Lengths = RAGGED, z_weight: float = 0.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.zero_grad()
     batch = collate_padded(sequences(lengths), 0)
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids).logits[:, :-1]
     aims = batch.targets[:, :-1]
     loss = cross_entropy(logits.reshape(-1, logits.shape[-1]), aims.reshape(-1), reduction="sum")
+    loss = loss + z_weight * (torch.logsumexp(logits[aims != -100], -1) ** 2).sum()
     (loss / int((aims != -100).sum())).backward()
     return loss.detach(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
@@ -63,6 +65,30 @@ def test_loss_and_gradients_of_whole_models(kind: str) -> None:
     wanted = stock(model, lengths)
     assert output_head.adopt(model) is None
     torch.testing.assert_close(losses(model, lengths), wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["llama", "granite", "cohere"])
+def test_the_z_loss_of_whole_models(kind: str) -> None:
+    """Cross-entropy plus w logsumexp^2 of the model's own logits, by both ways to the loss; factors at the end of a model included."""
+    model = made(kind)
+    wanted = stock(model, z_weight=0.1)
+    torch.testing.assert_close(losses(model, z_weight=0.1), wanted, rtol=1e-9, atol=1e-11)
+    assert output_head.adopt(model) is None
+    torch.testing.assert_close(losses(model, z_weight=0.1), wanted, rtol=1e-9, atol=1e-11)
+    assert float(wanted[0]) > float(stock(model)[0]) + 1
+
+
+@pytest.mark.parametrize("stage", [SupervisedFineTuning, PreTraining])
+def test_an_evaluation_has_no_z_loss(stage: type[SupervisedFineTuning | PreTraining]) -> None:
+    """Without a gradient, the loss is transformers' plain cross-entropy by both ways; of either stage."""
+    model = made("llama")
+    wanted = stock(model)[0]
+    batch = collate_padded(sequences(RAGGED), 0)
+    for _ in range(2):
+        with torch.no_grad():
+            found = stage(z_loss_weight=0.1).loss({Role.POLICY: model}, batch)
+        torch.testing.assert_close(found.sum, wanted, rtol=1e-9, atol=0)
+        output_head.adopt(model)
 
 
 def test_no_logits_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,28 @@ def test_sum_and_gradient_equal_torch(dtype: torch.dtype) -> None:
     assert torch.allclose(logits.grad.double(), exact.grad, atol=tolerance)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_z_loss_and_gradient_equal_torch(smoothing: float) -> None:
+    """Oracle: torch's cross_entropy plus w logsumexp^2 over the trained rows, in float64, forward and gradient."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 31, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[1, 30, IGNORE_INDEX, 4, 4], [IGNORE_INDEX, 0, 29, IGNORE_INDEX, 7]])
+    plain = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, label_smoothing=smoothing, reduction="sum")
+    expected = plain + 0.3 * (torch.logsumexp(logits[targets != IGNORE_INDEX], -1) ** 2).sum()
+    actual = cross_entropy_sum(logits, targets, smoothing, 0.3)
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(actual, logits), torch.autograd.grad(expected, logits), rtol=1e-12, atol=1e-14)
+
+
+def test_the_z_loss_of_uniform_logits() -> None:
+    """Oracle: Z = 7 for seven logits of 0, so that each of two trained tokens costs ln 7 + w (ln 7)^2; without a target, nothing."""
+    targets = torch.tensor([[3, IGNORE_INDEX, 0]])
+    found = cross_entropy_sum(torch.zeros(1, 3, 7), targets, z_weight=0.5)
+    assert float(found) == pytest.approx(2 * (math.log(7) + 0.5 * math.log(7) ** 2), rel=1e-6)
+    assert float(cross_entropy_sum(torch.zeros(1, 3, 7), torch.full((1, 3), IGNORE_INDEX), z_weight=0.5)) == 0.0
+
+
 def test_without_a_target_sum_and_gradient_are_zero() -> None:
     """Identity: a stand-in batch must add nothing, and must still reach the graph so that ranks synchronise."""
     logits = torch.randn(1, 3, 5, requires_grad=True)

@@ -14,6 +14,10 @@ class LossConfig:
     label_smoothing_factor: float = param(
         0.0, "Share of each training target that is spread evenly over the vocabulary (Szegedy et al. 2016); the evaluation loss stays "
         "plain cross-entropy.", minimum=0, below=1, llamafactory="label_smoothing_factor")
+    z_loss_weight: float = param(
+        0.0, "Weight of the z-loss, log(Z)^2 for each trained token with Z the sum of the exponentials of its logits (PaLM, Chowdhery et "
+        "al. 2022, section 5, with 1e-4): it keeps logits from drifting away together. The training loss that is logged includes it; the "
+        "evaluation loss stays plain cross-entropy.", minimum=0, example="1e-4")
     neftune_noise_alpha: float | None = param(
         None, "Add uniform noise of at most alpha / sqrt(length x width) to the embeddings of each training sequence (NEFTune, Jain et "
         "al. 2023); 5 to 15 is usual.", above=0, maximum=1e4, llamafactory="neftune_noise_alpha", example="5")

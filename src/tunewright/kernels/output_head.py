@@ -62,9 +62,9 @@ class OutputHead:
         """The projection's weight and bias as they are now."""
         return Head(self.projection.weight, self.projection.bias)
 
-    def loss_sum(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy summed over rows: hidden [N, D], targets [N] -> scalar."""
-        return linear_cross_entropy_sum(hidden, self.weights(), targets, replace(self.shape, smoothing=smoothing))
+    def loss_sum(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0, z_weight: float = 0.0) -> Tensor:
+        """Cross-entropy, with `z_weight` times the z-loss, summed over rows: hidden [N, D], targets [N] -> scalar."""
+        return linear_cross_entropy_sum(hidden, self.weights(), targets, replace(self.shape, smoothing=smoothing, z_weight=z_weight))
 
     def log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target: hidden [N, D], targets [N] -> [N]."""

@@ -24,31 +24,31 @@ def trained_tokens(batch: Batch) -> int:
     return int((batch.targets != IGNORE_INDEX).sum())
 
 
-def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0) -> Loss:
-    """Cross-entropy summed over the trained tokens; logits are computed only where some row has a label.
+def next_token_loss(policy: nn.Module, batch: Batch, smoothing: float = 0.0, z_weight: float = 0.0) -> Loss:
+    """Cross-entropy, with `z_weight` times the z-loss, summed over the trained tokens; logits are computed only where some row has a label.
 
     In evaluation (no gradient) `metrics` also has the token accuracy, which would cost training a pass over the logits, and the loss
-    is that of the plain targets, without `smoothing`: evaluations stay comparable.
+    is that of the plain targets, without `smoothing` and z-loss: evaluations stay comparable.
     """
     kept = kept_positions(batch.targets)
     head = output_head.of(policy)
-    smoothing = smoothing if torch.is_grad_enabled() else 0.0
+    added = (smoothing, z_weight) if torch.is_grad_enabled() else (0.0, 0.0)
     if head is not None:
-        return _without_logits(policy, head, batch, kept, smoothing)
+        return _without_logits(policy, head, batch, kept, added)
     logits = policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False).logits
     targets = batch.targets[:, kept]
-    total = cross_entropy_sum(logits, targets, smoothing)
+    total = cross_entropy_sum(logits, targets, *added)
     return _loss(total, batch, lambda: correct_tokens(logits, targets))
 
 
-def _without_logits(policy: nn.Module, head: OutputHead, batch: Batch, kept: Tensor, smoothing: float) -> Loss:
-    """The same from the hidden states of the trained positions alone."""
+def _without_logits(policy: nn.Module, head: OutputHead, batch: Batch, kept: Tensor, added: tuple[float, float]) -> Loss:
+    """The same from the hidden states of the trained positions alone. `added`: the smoothing and the weight of the z-loss."""
     with output_head.hidden_states(head, kept) as taken:
         policy(**model_inputs(batch), logits_to_keep=kept, use_cache=False)
     targets = batch.targets[:, kept]
     trained = targets != IGNORE_INDEX
     hidden, aims = taken[0][trained], targets[trained]
-    return _loss(head.loss_sum(hidden, aims, smoothing), batch, lambda: head.correct(hidden, aims))
+    return _loss(head.loss_sum(hidden, aims, *added), batch, lambda: head.correct(hidden, aims))
 
 
 def _loss(total: Tensor, batch: Batch, correct: Callable[[], int]) -> Loss:

@@ -22,13 +22,14 @@ class SupervisedFineTuning:
     roles: frozenset[Role] = frozenset({Role.POLICY})
     examples: ExampleKind = ExampleKind.CONVERSATION
     label_smoothing: float = 0.0
+    z_loss_weight: float = 0.0
     measures: tuple[str, ...] = ()
     rows_interact: bool = False
 
     @classmethod
     def of(cls, run: RunConfig) -> Self:
         """The stage as the run wants it."""
-        return cls(label_smoothing=run.loss.label_smoothing_factor)
+        return cls(label_smoothing=run.loss.label_smoothing_factor, z_loss_weight=run.loss.z_loss_weight)
 
     def units(self, batch: Batch) -> int:
         """Trained tokens: those of the answers, with the token that ends each of them."""
@@ -40,4 +41,4 @@ class SupervisedFineTuning:
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sum of the cross-entropy over trained tokens."""
-        return next_token_loss(models[Role.POLICY], batch, self.label_smoothing)
+        return next_token_loss(models[Role.POLICY], batch, self.label_smoothing, self.z_loss_weight)

@@ -170,6 +170,7 @@ def token_options_for_answers(case: Case) -> list[Broken]:
     if run.run.stage not in OF_ANSWERS:
         return []
     wanted = {"label_smoothing_factor": (run.loss.label_smoothing_factor > 0, "it smooths the targets of next-token cross-entropy"),
+              "z_loss_weight": (run.loss.z_loss_weight > 0, "it is added to next-token cross-entropy"),
               "neftune_noise_alpha": (run.loss.neftune_noise_alpha is not None, "noise is for supervised fine-tuning"),
               "train_on_prompt": (run.data.train_on_prompt, "answers alone are compared or marked"),
               "mask_history": (run.data.mask_history, "the last answer alone is compared or marked anyhow")}
@@ -211,7 +212,8 @@ RULES = (
     Rule("reward-model-of-another-type", ("reward_model", "reward_model_type", "stage"), reward_model_of_another_type, purposes=("train",)),
     Rule("value-head-taken-for-unused", ("ddp_find_unused_parameters", "stage"), value_head_taken_for_unused, "remove it",
          purposes=("train",)),
-    Rule("token-options-for-answers", ("label_smoothing_factor", "neftune_noise_alpha", "train_on_prompt", "mask_history", "stage"),
+    Rule("token-options-for-answers", ("label_smoothing_factor", "z_loss_weight", "neftune_noise_alpha", "train_on_prompt",
+                                       "mask_history", "stage"),
          token_options_for_answers, "remove it"),
     Rule("routers-out-of-reach", ("moe_aux_loss_coef", "use_reentrant_gc", "gradient_checkpointing"), routers_out_of_reach,
          "set use_reentrant_gc: false", purposes=("train",)),
