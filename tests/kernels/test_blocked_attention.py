@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.kernels.test_packed_attention import naive
-from tunewright.kernels.blocked_attention import Rule, _blocks, attend_blocks, fits
+from tunewright.kernels import blocked_attention
+from tunewright.kernels.blocked_attention import Rule, _blocks, attend_blocks, disproof, fits
 from tunewright.kernels.packed_attention import attend_segments
 from tunewright.kernels.prefix_sharing import segments, stacked
 
@@ -51,6 +52,20 @@ def test_rows_that_continue_another(window: int | None) -> None:
     torch.testing.assert_close(found, expected[:, kept], rtol=0, atol=1e-12)
     for ours, theirs in zip(slopes(found, inputs), slopes(expected[:, kept], inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 128), (3, 1, 20), (8, 1, 256)])
+def test_a_shape_is_tried_against_torch(heads: int, groups: int, width: int, dtype: torch.dtype) -> None:
+    """It passes, and leaves torch's random numbers alone; half of the queries blind to their first key, and it fails."""
+    before = torch.get_rng_state()
+    assert disproof(heads, groups, width, dtype) is None
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocked_attention, "_blocks", lambda *given: (
+            one._replace(first=one.first + (one.start >= 64)) for one in _blocks(*given)))
+        assert disproof(heads, groups, width, dtype) == (
+            f"blocks of queries give something else here than torch's attention, of {heads} heads of {width}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

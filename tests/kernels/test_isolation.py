@@ -15,8 +15,10 @@ from torch import nn
 
 from tunewright.data.collate import Example, collate_flat, collate_padded, positions_run_on
 from tunewright.errors import InputError
-from tunewright.kernels.isolation import barrier, obstacle
+from tunewright.kernels import blocked_attention, packed_attention
+from tunewright.kernels.isolation import barrier, deafness, obstacle
 from tunewright.kernels.plan import apply, plan
+from tunewright.planning.numberless import OnMeta
 from tunewright.stages.causal_lm import model_inputs
 from tunewright.stages.sft import SupervisedFineTuning
 from tunewright.stages.stage import Role
@@ -268,11 +270,97 @@ def test_models_that_cannot_are_refused_or_padded_with_the_reason(kind: str) -> 
 
 
 def test_a_model_that_does_not_pass_the_bounds_on_is_stopped() -> None:
-    """Nemotron's layers keep what they are given from their attention, which would silently see all rows."""
+    """Nemotron's layers keep what they are given from their attention, which would silently see all rows if it were chosen."""
     model = tiny("nemotron").train()
-    apply(run("auto"), model)
+    model.set_attn_implementation(packed_attention.register())
     with pytest.raises(InputError, match="the model does not tell its attention where a row ends"):
         SupervisedFineTuning().loss({Role.POLICY: model}, collate_flat(sequences([[3, 4]])))
+
+
+DEAF = "the model does not tell its attention where a row ends"
+
+
+@pytest.mark.parametrize("flash_attn", ["disabled", "auto"])
+def test_a_model_that_does_not_pass_the_bounds_on_is_padded(flash_attn: str) -> None:
+    """Loss and every gradient are those of each row alone through transformers' own forward."""
+    examples = sequences([[5], [9], [3]])
+    expected_loss, expected = one_by_one(tiny("nemotron", "eager" if flash_attn == "disabled" else "sdpa"), examples)
+    model = tiny("nemotron").train()
+    chosen = apply(run(flash_attn, packing=False, padding_free=True), model)
+    assert not chosen.flat
+    assert chosen.reasons[0].endswith(f"sequences are padded: {DEAF}")
+    loss = SupervisedFineTuning().loss({Role.POLICY: model}, collate_padded(examples, 0))
+    loss.sum.backward()
+    assert float(loss.sum.detach()) == pytest.approx(expected_loss, rel=GOLDEN)
+    found = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, rtol=ROUNDED, atol=ROUNDED), name
+
+
+def test_packing_is_refused_where_bounds_do_not_arrive() -> None:
+    """The whole line, written by hand; rows that may see each other need no bounds."""
+    model = tiny("nemotron")
+    for flash_attn in ("disabled", "auto", "fa2"):
+        with pytest.raises(InputError) as caught:
+            plan(run(flash_attn), model)
+        assert caught.value.line() == (f"packing: rows of one sequence cannot be kept apart: {DEAF}; set packing: false, or "
+                                       "neat_packing: false to let them see each other")
+    assert not plan(run("auto", neat_packing=False), model).flat
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "nemotron"])
+def test_listening_leaves_no_trace(kind: str) -> None:
+    """Mode, attention, random numbers and the sum of all weights are as before; it is one pass that does not reach the second layer."""
+    model = tiny(kind).train()
+    before = (model.config._attn_implementation, torch.get_rng_state(), sum(float(weight.detach().sum()) for weight in model.parameters()))
+    layers: list[int] = []
+    for number, layer in enumerate(model.model.layers):
+        layer.register_forward_pre_hook(lambda *_, number=number: layers.append(number))
+    assert deafness(model) == (DEAF if kind == "nemotron" else None)
+    assert layers == [0]
+    assert all(module.training for module in model.modules())
+    assert model.config._attn_implementation == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert sum(float(weight.detach().sum()) for weight in model.parameters()) == before[2]
+
+
+def test_every_part_of_a_model_keeps_its_attention() -> None:
+    """A model of text and images, whose parts were given different attentions."""
+    import transformers
+
+    text = {**SHAPE, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
+    sight = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 1}
+    config = transformers.Qwen2VLConfig(text_config=text, vision_config=sight)
+    model = transformers.Qwen2VLForConditionalGeneration._from_config(
+        config, attn_implementation={"": "sdpa", "text_config": "sdpa", "vision_config": "eager"})
+    assert deafness(model) is None
+    assert model.config._attn_implementation == model.config.text_config._attn_implementation == "sdpa"
+    assert model.config.vision_config._attn_implementation == model.model.visual.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "nemotron"])
+def test_a_model_of_shapes_comes_to_the_same_plan(kind: str) -> None:
+    """The planner's model, on the meta device, against the plan of the real one."""
+    with torch.device("meta"):
+        shapes = tiny(kind)
+        with OnMeta():
+            found = apply(run("auto", packing=False, padding_free=True), shapes)
+    assert found == apply(run("auto", packing=False, padding_free=True), tiny(kind))
+
+
+def test_where_blocks_are_wrong_each_row_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients are still those of transformers' own forward, row by row; the model's own shape was asked for."""
+    asked = []
+    monkeypatch.setattr(blocked_attention, "disproof", lambda *shape: asked.append(shape) or "blocks are wrong")
+    examples = sequences([[100, 5]])
+    expected, _ = one_by_one(tiny("llama", "eager"), examples)
+    model = tiny("llama").train()
+    chosen = apply(run("auto"), model)
+    assert asked == [(4, 2, 8, torch.float64)]
+    assert chosen.reasons == ("attention tunewright_packed_eager: eager, one call per row: blocks are wrong",)
+    loss = SupervisedFineTuning().loss({Role.POLICY: model}, collate_flat(examples))
+    assert float(loss.sum.detach()) == pytest.approx(expected, rel=GOLDEN)
 
 
 def test_what_is_printed() -> None:
@@ -306,6 +394,8 @@ def test_what_is_said_of_a_family_is_so(kind: str) -> None:
     if barrier(model):
         assert kind == "stablelm"
         return
+    with torch.device("meta"), OnMeta():
+        assert apply(run("auto"), transformers.AutoModelForCausalLM.from_config(config)).flat
     lengths = [[9, 11, 1]]
     for flash_attn in ("disabled", "auto"):
         assert apply(run(flash_attn), model).flat, obstacle(model)

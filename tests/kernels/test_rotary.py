@@ -108,6 +108,27 @@ def test_a_function_that_does_something_else_stays(monkeypatch: pytest.MonkeyPat
     assert switch_over(model) == Taken(0, {"it computes something else": 2})
 
 
+@pytest.mark.parametrize(("kind", "changes", "width"), [("llama", {"head_dim": 16}, 16), ("phi", {}, 4)])
+def test_a_function_is_tried_at_the_models_own_width(
+    kind: str, changes: dict[str, int], width: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is wrong at that width alone is not taken; of a model with partial rotary positions, it is the width of that part."""
+    config = transformers.CONFIG_MAPPING[kind](**{**SHAPE, **changes})
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    assert switch_over(model).number == 2
+    switch_back(model)
+    file: Any = __import__(type(model).__module__, fromlist=["*"])
+    own = file.apply_rotary_pos_emb
+
+    def wrong_there(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        one, other = own(q, k, cos, sin)
+        return (-one if q.shape[-1] == width else one), other
+
+    wrong_there.__module__ = file.__name__
+    monkeypatch.setattr(file, "apply_rotary_pos_emb", wrong_there)
+    assert switch_over(model) == Taken(0, {"it computes something else": 2})
+
+
 def test_no_family_is_changed() -> None:
     """A model that is made afterwards has the forward of its class."""
     model = tiny("llama")

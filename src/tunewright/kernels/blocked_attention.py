@@ -17,13 +17,17 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.kernels.prefix_sharing import Segment, by_segment, hiding_mask, own
+from tunewright.kernels.probe import TOLERANCE
 
 _WHOLE: Final = (96, 2048)
 """Tokens of a row up to which, and beyond which, one call is no slower than several: torch's own blocks are small against a long row."""
 _QUERIES: Final = (64, 256)
 """Of a block: a sixteenth of the segment within these bounds. Measured for rows of 120 to 1,600 tokens (docs/decisions/0012)."""
+_TRIED: Final = 130
+"""Tokens of the row that a model's attention is tried on: two blocks and a bit."""
 _FORMATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -48,6 +52,23 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Seg
     """Causal attention within each segment and to its prefix: [1, H, T, D], [1, G, T, D] twice -> [1, T, H, D]."""
     found: Tensor = _Attention.apply(query, key, value, tuple(parts), rule)
     return found
+
+
+def disproof(heads: int, groups: int, width: int, dtype: torch.dtype) -> str | None:
+    """Output and gradients of one row of several blocks, of random numbers, against those of torch's own attention, called once for all of
+    it; that they differ, if they do. `heads` of queries, `groups` of keys, each of `width`."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, slope = (torch.randn(1, number, _TRIED, width, generator=generator).to(dtype).requires_grad_()
+                                for number in (heads, groups, groups, heads))
+    if not fits(query, key, value, Rule()):
+        return None
+    with torch.enable_grad():
+        ours = attend_blocks(query, key, value, (Segment(0, _TRIED),), Rule()).transpose(1, 2)
+        theirs = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=heads != groups)
+        found, wanted = ((one, *torch.autograd.grad(one, (query, key, value), slope)) for one in (ours, theirs))
+    is_same = all(bool((one - two).abs().max() <= TOLERANCE.get(dtype, 1e-5) * two.abs().max())
+                  for one, two in zip(found, wanted, strict=True))
+    return None if is_same else f"blocks of queries give something else here than torch's attention, of {heads} heads of {width}"
 
 
 class _Block(NamedTuple):

@@ -48,7 +48,7 @@ def plan(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
     if not _isolates(run):
         seen = _PLAIN if run.data.packing else "each row attends to itself"
         return KernelPlan(_own(chosen, model), False, (f"attention {_own(chosen, model)}: sequences are padded, {seen}",))
-    leak = isolation.barrier(model)
+    leak = isolation.barrier(model) or (None if isolation.in_chunks(model) else isolation.deafness(model))
     if leak is not None:
         require(not run.data.packing, f"packing: rows of one sequence cannot be kept apart: {leak}",
                 mend="set packing: false, or neat_packing: false to let them see each other")
@@ -85,7 +85,7 @@ def _isolated(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
         return KernelPlan(chosen, True, (f"attention {chosen} with a mask of blocks: the model attends within chunks",))
     if flash_attn == "fa2":
         return KernelPlan(_NAMES["fa2"], True, ("attention flash_attention_2, asked for by flash_attn; segments by their bounds",))
-    obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model)
+    obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model) or _wrong_in_blocks(model)
     if obstacle is not None:
         return KernelPlan(packed_eager.NAME, True, (f"attention {packed_eager.NAME}: eager, one call per row: {obstacle}",))
     line = f"attention {packed_attention.NAME}: each row by itself, without padding{_calls(run, model)}"
@@ -101,14 +101,34 @@ def _calls(run: RunConfig, model: PreTrainedModel) -> str:
 
     if not torch.cuda.is_available() or run.run.use_cpu or model.device.type == "meta":
         return ""
-    settings, precision = model.config.get_text_config(), run.precision
-    heads = settings.num_attention_heads
-    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    precision, shape = run.precision, _heads(model)
+    if shape is None:
+        return ""
     narrow = torch.bfloat16 if precision.bf16 or precision.pure_bf16 else torch.float16 if precision.fp16 else torch.float32
     device = torch.device("cuda", torch.cuda.current_device())
-    rule = Rule(window=getattr(settings, "sliding_window", None))
-    reason = obstacle(Kind(heads, getattr(settings, "num_key_value_heads", None) or heads, width, narrow, device, rule))
+    rule = Rule(window=getattr(model.config.get_text_config(), "sliding_window", None))
+    reason = obstacle(Kind(*shape, narrow, device, rule))
     return ", in one call of torch's FlashAttention" if reason is None else f", in a call for each: not FlashAttention, {reason}"
+
+
+def _wrong_in_blocks(model: PreTrainedModel) -> str | None:
+    """Why attention of this model's shape is not to be computed in blocks; or None. One of shapes only is taken at its word."""
+    from tunewright.kernels import blocked_attention
+
+    weight, shape = next(model.parameters()), _heads(model)
+    if weight.is_meta or weight.device.type != "cpu" or shape is None:
+        return None
+    return blocked_attention.disproof(*shape, model.dtype)
+
+
+def _heads(model: PreTrainedModel) -> tuple[int, int, int] | None:
+    """How many heads queries and keys have, and the width of one, where the model's configuration says so."""
+    settings = model.config.get_text_config()
+    heads = getattr(settings, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return None
+    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    return heads, getattr(settings, "num_key_value_heads", None) or heads, width
 
 
 def apply(run: RunConfig, model: PreTrainedModel) -> KernelPlan:

@@ -28,7 +28,7 @@ from tunewright.kernels.verdicts import Ask, prove_anew
 NAME: Final = "apply_rotary_pos_emb"
 """What transformers calls it, whatever the family."""
 _WIDTH: Final = 8
-"""Of the head that a function is tried on."""
+"""Of what a function is tried on for a model that does not say what it turns."""
 Rotation = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -77,7 +77,7 @@ class _Rotated(torch.autograd.Function):
 
 def switch_over(model: nn.Module, ask: Ask = prove_anew) -> Taken:
     """Let every attention whose rotary positions are these compute them so."""
-    return _switch(model, partial(_asked, ask))
+    return _switch(model, partial(_asked, ask, _widths(model)))
 
 
 def switch_over_unproven(model: nn.Module) -> Taken:
@@ -138,13 +138,19 @@ def _bound_anew(forward: FunctionType, ours: Rotation) -> FunctionType:
     return found
 
 
-def _asked(ask: Ask, own: Rotation, module: nn.Module) -> str | None:
+def _widths(model: nn.Module) -> tuple[int, ...]:
+    """How many numbers of a head the model turns, twice its frequencies: the head's width, or the part of it that is rotary."""
+    found = {2 * buffer.numel() for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    return tuple(sorted(found)) or (_WIDTH,)
+
+
+def _asked(ask: Ask, widths: tuple[int, ...], own: Rotation, module: nn.Module) -> str | None:
     weight = next(module.parameters())
-    question = f"{NAME} of {own.__module__} in {weight.dtype} on {weight.device.type}"
-    return ask(question, partial(_disproof, own, weight))
+    question = f"{NAME} of {own.__module__} at {', '.join(map(str, widths))} in {weight.dtype} on {weight.device.type}"
+    return ask(question, lambda: next(filter(None, (_disproof(own, weight, width) for width in widths)), None))
 
 
-def _disproof(own: Rotation, like: Tensor) -> str | None:
+def _disproof(own: Rotation, like: Tensor, width: int) -> str | None:
     """Output and gradients of queries and keys against those of a model's own function, where no two cosines or sines are alike."""
     generator = torch.Generator().manual_seed(0)
     kind = like.dtype if like.is_floating_point() else torch.float32
@@ -152,8 +158,8 @@ def _disproof(own: Rotation, like: Tensor) -> str | None:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(like.device, kind)
 
-    query, key = drawn(1, 2, 3, _WIDTH).requires_grad_(), drawn(1, 1, 3, _WIDTH).requires_grad_()
-    cos, sin, slopes = drawn(1, 3, _WIDTH), drawn(1, 3, _WIDTH), (drawn(1, 2, 3, _WIDTH), drawn(1, 1, 3, _WIDTH))
+    query, key = drawn(1, 2, 3, width).requires_grad_(), drawn(1, 1, 3, width).requires_grad_()
+    cos, sin, slopes = drawn(1, 3, width), drawn(1, 3, width), (drawn(1, 2, 3, width), drawn(1, 1, 3, width))
     with torch.enable_grad():
         try:
             theirs = own(query, key, cos, sin)

@@ -50,15 +50,17 @@ def shape_model(run: RunConfig) -> ShapeModel:
     run = _without_packages(run)
     config = _config(run)
     dtype = torch.bfloat16 if run.precision.pure_bf16 else torch.float32
+    mode = OnMeta()
     with torch.device("meta"), _quietly():
         base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=run.model.trust_remote_code)
         bits = run.quantization.quantization_bit or _bits_in_files(config)
         if bits is not None:
             quantise(base, bits, double=run.quantization.double_quantization, blocked=(base.get_output_embeddings(),))
-        kernels, depth = apply(run, base), shorten(base, run)
+        with mode:
+            kernels = apply(run, base)
+        depth = shorten(base, run)
         model = _trainable(base, run)
         _at_once(run, model)
-    mode = OnMeta()
     _hasten(run, cast("PreTrainedModel", model), mode)
     model.train()
     return ShapeModel(model, mode, kernels, depth)
