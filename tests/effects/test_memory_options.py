@@ -98,6 +98,32 @@ class Scarce:
         patch.setattr(SupervisedFineTuning, "loss", loss)
 
 
+@pytest.mark.effect("micro_batch_tokens")
+@pytest.mark.parametrize("padding_free", [True, False])
+def test_micro_batches_of_so_many_tokens(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding_free: bool,
+) -> None:
+    """Steps of 8 rows of up to 39 tokens, 80 of them together: no micro-batch has more, padding included; each step has the samples of the
+    run without, and logs its loss to float32's rounding."""
+    seen: list[tuple[tuple[int, ...], int]] = []
+    own = SupervisedFineTuning.loss
+
+    def loss(stage: Any, models: Any, batch: Any) -> Any:
+        seen.append((batch.sample_ids, batch.input_ids.numel()))
+        return own(stage, models, batch)
+
+    monkeypatch.setattr(SupervisedFineTuning, "loss", loss)
+    settings = {"per_device_train_batch_size": 8, "padding_free": padding_free, "slow_paths": "prefix", **SHORT}
+    run(workspace, tmp_path / "rows", **settings)
+    (first, _), (second, _) = seen
+    assert len(first) == len(second) == 8
+    seen.clear()
+    run(workspace, tmp_path / "tokens", micro_batch_tokens=80, **settings)
+    assert len(seen) > 4 and all(positions <= 80 for _, positions in seen)
+    assert [one for samples, _ in seen for one in samples] == [*first, *second]
+    assert losses(tmp_path / "tokens") == pytest.approx(losses(tmp_path / "rows"), rel=1e-5)
+
+
 @pytest.mark.effect("auto_find_batch_size")
 def test_running_out_of_memory_halves_the_batch(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for 2 rows, batches of 8: the run is, bit for bit, the one that was configured with 2 x 4; and 8 x 1 to float32's rounding."""

@@ -11,6 +11,7 @@ import pytest
 from tests.engine.test_equivalence import GOLDEN, collation, one_step, same
 from tests.engine.test_equivalence import Rows as Examples
 from tests.planning.shapes_of_runs import run_of
+from tunewright.data.micro_batches import Budget
 from tunewright.engine.assemble import timetable
 from tunewright.engine.batches import Loading, Order, Share, TrainBatches
 from tunewright.kernels.packed_attention import register
@@ -40,6 +41,45 @@ def test_the_largest_batch_is_the_engines_own(changes: dict[str, Any], flat: boo
         for epoch in range(3):
             largest = max([largest, *(batch.input_ids.numel() for window in batches.windows(epoch, 0) for batch in window.batches)])
     assert batches_of(run, known(), flat=flat, ranks=ranks).largest.positions == largest
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(("tokens", "ranks"), [(1, 1), (40, 1), (40, 2), (64, 2), (1000, 1)])
+def test_micro_batches_of_a_budget_are_the_engines_own(flat: bool, tokens: int, ranks: int) -> None:
+    """The largest one, how many a step has on a rank, and tokens of a step: over three epochs of steps of 2 x 2 rows a rank."""
+    run = run_of(Path("m"), per_device_train_batch_size=2, gradient_accumulation_steps=2, num_train_epochs=3.0, seed=3,
+                 micro_batch_tokens=tokens)
+    windows = [window for rank in range(ranks) for epoch in range(3) for window in TrainBatches(
+        Examples(), Order(3, by_length=False), Share(2, 2, rank, ranks), Loading(collation(flat, 0), 0, 60),
+        budget=Budget(tokens, is_padded=not flat)).windows(epoch, 0)]
+    found = batches_of(run, known(), flat=flat, ranks=ranks)
+    assert found.largest.positions == max(batch.input_ids.numel() for window in windows for batch in window.batches)
+    assert found.largest.positions <= max(tokens, 30)
+    assert found.number == pytest.approx(np.mean([len(window.batches) for window in windows]))
+    assert found.tokens == pytest.approx(LENGTHS.sum() * 3 * ranks / len(windows))
+    assert found.steps == len(windows) / ranks
+
+
+def test_without_a_budget_a_step_has_its_accumulation() -> None:
+    run = run_of(Path("m"), per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    assert batches_of(run, known(), flat=True, ranks=1).number == 3
+
+
+@pytest.mark.parametrize(("flat", "largest"), [(True, [30, 17, 3]), (False, [11, 9, 5, 3])])
+def test_of_a_sample_the_longest_rows_may_fill_the_budget(flat: bool, largest: list[int]) -> None:
+    """Steps of eight rows, 50 tokens: 30, of 21 no more, then 17 and 3 (11, 9 and 5 no longer fit); padded, 4 x 11 are
+    more than 30, 2 x 21, 2 x 17 and 4 x 9."""
+    rows = Rows(LENGTHS, 1000.0, 0.5, 800, False, "a sample")
+    run = run_of(Path("m"), per_device_train_batch_size=8, micro_batch_tokens=50)
+    assert batches_of(run, rows, flat=flat, ranks=1).largest.sequences == tuple((one,) for one in largest)
+
+
+def test_rows_of_a_stream_are_divided_too() -> None:
+    """Rows of 16 tokens of which nothing else is known, steps of 8, 40 tokens: two at a time, four times."""
+    rows = Rows(np.array([16]), 16.0, 0.5, None, False, "nothing")
+    run = run_of(Path("m"), per_device_train_batch_size=4, gradient_accumulation_steps=2, micro_batch_tokens=40)
+    found = batches_of(run, rows, flat=True, ranks=2)
+    assert (found.largest.sequences, found.number, found.positions, found.tokens) == (((16,), (16,)), 4, 32, 256)
 
 
 def test_positions_and_squares_by_hand() -> None:

@@ -55,7 +55,8 @@ def test_the_table(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-4] == "largest micro-batch: # rows, # positions, by the lengths of the first # rows"
     assert lines[-3] == "tokens per step: #"
     assert re.fullmatch(r"time: # (s|min|h) a step, # (s|min|h) for # steps", lines[-2])
-    assert re.fullmatch(r"largest safe micro-batch: # of the longest rows \(per_device_train_batch_size: #\), # tokens", lines[-1])
+    assert lines[-1] == ("largest safe micro-batch: # of the longest rows (per_device_train_batch_size: #), # tokens "
+                         "(micro_batch_tokens: #)")
 
 
 def test_components_add_up_and_nothing_is_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,20 @@ def sorted_sum(lengths: Any, count: int) -> int:
 def test_packed_sequences_are_full(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(workspace, capsys, packing="true", cutoff_len=64, per_device_train_batch_size=2)
     assert found["largest_batch"] == {"rows": 2, "positions": 128}
+
+
+def test_a_budget_of_tokens_bounds_the_largest_batch(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 40 tokens, where five rows have more: fewer rows, no more positions than that, less memory, as many steps and tokens in each."""
+    plain, found = planned(workspace, capsys), planned(workspace, capsys, micro_batch_tokens=40)
+    assert found["largest_batch"]["positions"] <= 40 < plain["largest_batch"]["positions"]
+    assert found["components"]["activations"] < plain["components"]["activations"]
+    assert found["steps"] == plain["steps"]
+
+
+def test_what_a_stream_may_not_have_is_not_suggested(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words(workspace, streaming="true", max_steps=3)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("largest safe micro-batch: ") and line.endswith(" tokens")
 
 
 def test_a_card_that_is_not_here(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,11 @@ class BatchingConfig:
         cli_reference=Alias("per_device_train_batch_size", default=8),
         sft_json=Alias("per_device_train_batch_size", default=1), qlora_script="batch_size",
         mindspeed_fsdp2=Alias("per_device_train_batch_size", default=8))
+    micro_batch_tokens: int | None = param(
+        None, "Most tokens of one forward pass. The rows of an optimizer step (per_device_train_batch_size x gradient_accumulation_steps "
+        "of them on each device) are divided by it, in their order, instead of by their number; a longer row is a forward pass of its own. "
+        "Steps, their rows and their loss stay the same. Padding counts where there is any.", unit="tokens", minimum=1, maximum=2**31,
+        example="16384")
     per_device_eval_batch_size: int = param(
         8, "The same in evaluation and prediction.", unit="rows", minimum=1, maximum=2**20,
         llamafactory=("per_device_eval_batch_size", Alias("per_gpu_eval_batch_size",

@@ -11,6 +11,7 @@ from tunewright.data.collate import collate_flat, collate_flat_shared, collate_p
 from tunewright.data.collate_feedback import WithPartners, collate_feedback_flat, collate_feedback_padded
 from tunewright.data.collate_pairs import collate_pairs_flat, collate_pairs_padded, collate_pairs_shared
 from tunewright.data.collate_prompts import collate_prompts_left
+from tunewright.data.micro_batches import Budget
 from tunewright.data.records import IGNORE_INDEX
 from tunewright.data.streaming.stream import Stream
 from tunewright.engine.batches import Collate, Examples, Loading, Order, Share, TrainBatches
@@ -100,8 +101,11 @@ def answer_collation(run: RunConfig, kind: ExampleKind, kernels: KernelPlan, pad
     return partial(collate_prompts_left, pad_token_id=pad_token_id)
 
 
-def training_batches(run: RunConfig, examples: Examples | Stream, collate: Collate, ranks: Ranks) -> TrainBatches | StreamBatches:
-    """The run's batches for this rank. A step of ppo has those of all mini-batches that it collects."""
+def training_batches(
+    run: RunConfig, examples: Examples | Stream, collate: Collate, ranks: Ranks, *, flat: bool = True,
+) -> TrainBatches | StreamBatches:
+    """The run's batches for this rank, laid end to end where they are `flat`. A step of ppo has those of all mini-batches that it
+    collects."""
     collected = run.alignment.ppo_buffer_size if run.run.stage == "ppo" else 1
     accumulation = run.batching.gradient_accumulation_steps * collected
     if isinstance(examples, Stream):
@@ -113,7 +117,8 @@ def training_batches(run: RunConfig, examples: Examples | Stream, collate: Colla
     batches = TrainBatches(
         examples, Order(seed, batching.group_by_length, not batching.disable_shuffling, batching.sortish_sampler),
         share(batching.per_device_train_batch_size, accumulation, ranks),
-        loading(batching, collate, pinned=is_pinned(run)), batching.dataloader_drop_last)
+        loading(batching, collate, pinned=is_pinned(run)), batching.dataloader_drop_last,
+        Budget.of(batching.micro_batch_tokens, flat=flat))
     if batches.steps_per_epoch == 0:
         raise InputError(f"dataloader_drop_last: the {len(examples)} training samples do not fill one optimizer step of "
                          f"{batches.samples_per_step}", mend="set dataloader_drop_last: false, or a smaller batch")

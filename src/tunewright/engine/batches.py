@@ -1,8 +1,9 @@
 """The batches of a run as a function of (epoch, offset): any position can be entered at once, so a resume costs nothing.
 
 `offset` counts the samples of the epoch that all ranks together have consumed. A *window* is what one optimizer step takes:
-up to `accumulation` micro-batches, fewer at the end of an epoch. The *partner* of a sample is the one that follows it in its window, over
-all ranks and micro-batches, the first one of the last: a function of the order alone, so that it is the same for any split of a step.
+up to `accumulation` micro-batches, fewer at the end of an epoch; with a budget of tokens as many as its rows make. The *partner* of a
+sample is the one that follows it in its window, over all ranks and micro-batches, the first one of the last: a function of the order
+alone, so that it is the same for any split of a step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from tunewright.data.collate import Batch, Example, without_labels
 from tunewright.data.collate_feedback import WithPartners
+from tunewright.data.micro_batches import Budget, divided
 from tunewright.data.sampling import epoch_order, length_grouped_order, rank_slice, sortish_order
 from tunewright.engine.workers import WorkerWatch, end_with_rank, watched
 
@@ -138,13 +140,14 @@ class Batches(Protocol):
 @dataclass(frozen=True, slots=True)
 class TrainBatches:
     """The optimizer steps of any epoch, from any offset. `drop_last`: an epoch's last samples are left out where they do not fill
-    a step."""
+    a step. `budget`: of a micro-batch, which otherwise has `share.per_device` rows; a step and a rank have the same samples either way."""
 
     examples: Examples
     order: Order
     share: Share
     loading: Loading
     drop_last: bool = False
+    budget: Budget | None = None
 
     @property
     def samples_per_step(self) -> int:
@@ -164,13 +167,23 @@ class TrainBatches:
 
     def windows(self, epoch: int, offset: int, within: int = 0) -> Iterator[Window]:
         """The optimizer steps left in `epoch` after `offset` samples; `within` is a stream's."""
-        per_window = self.samples_per_step
-        order = self.order.of(epoch, self.examples.lengths, per_window)[offset:self.samples_per_epoch]
-        loader = iter(_loaded(self.examples, _rank_rows(order, _partners(order, per_window, len(self.examples)), self.share), self.loading))
-        for start in range(0, len(order), per_window):
-            consumed = min(per_window, len(order) - start)
-            batches = tuple(next(loader) for _ in range(math.ceil(consumed / self.share.rows)))
-            yield Window(batches, consumed, start + consumed == len(order))
+        per_window, lengths = self.samples_per_step, self.examples.lengths
+        order = self.order.of(epoch, lengths, per_window)[offset:self.samples_per_epoch]
+        partners = _partners(order, per_window, len(self.examples))
+        steps = [self._step(order[start : start + per_window], partners[start : start + per_window], lengths)
+                 for start in range(0, len(order), per_window)]
+        loader = iter(_loaded(self.examples, [rows for step in steps for rows in step], self.loading))
+        for number, step in enumerate(steps):
+            consumed = min(per_window, len(order) - number * per_window)
+            yield Window(tuple(next(loader) for _ in step), consumed, number == len(steps) - 1)
+
+    def _step(self, order: NDArray[np.int64], partners: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[_Rows]:
+        """The micro-batches of one optimizer step on this rank; on each rank as many."""
+        if self.budget is None:
+            return _rank_rows(order, partners, self.share)
+        parts = divided(lengths[order], self.budget, self.share.per_device, self.share.world_size)[self.share.rank]
+        shortest = int(order[np.argmin(lengths[order])])
+        return [_Rows(tuple(order[part].tolist()), tuple(partners[part].tolist()), shortest) for part in parts]
 
 
 def every_batch(examples: Examples, share: Share, loading: Loading) -> Iterator[Batch]:

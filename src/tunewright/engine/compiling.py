@@ -34,14 +34,16 @@ _TOKENS: Final = 100
 
 
 def compile_first(machinery: Machinery, stage: Stage, collate: Collate, run: RunConfig) -> str:
-    """Run forward and backward on a made-up batch of the layout that the run has, as every rank does; returns what it cost.
+    """Run forward and backward on a made-up batch of the layout that the run has, as every rank does; returns what it cost. Where a budget
+    of tokens divides batches, one of two rows and one of a single row: torch makes code of its own for that.
 
     Gradients are dropped; random numbers are used, so this comes before the run's seed is set.
     """
     graphs, began = compiled_graphs(), time.monotonic()
-    batch = collate([_example(length, stage.examples) for length in _LENGTHS[:run.batching.per_device_train_batch_size]])
-    accumulate(replace(machinery, stage=stage), _ready(machinery, stage, batch.to(machinery.accelerator.device)), float(sum(_LENGTHS)))
-    machinery.optimizer.zero_grad()
+    for rows in (run.batching.per_device_train_batch_size,) if run.batching.micro_batch_tokens is None else (2, 1):
+        batch = collate([_example(length, stage.examples) for length in _LENGTHS[:rows]])
+        accumulate(replace(machinery, stage=stage), _ready(machinery, stage, batch.to(machinery.accelerator.device)), float(sum(_LENGTHS)))
+        machinery.optimizer.zero_grad()
     backend = run.kernels.backend
     kept = f"; kept in {keep_cache()}" if backend == "inductor" else ""
     return f"torch_compile: {backend} compiled {compiled_graphs() - graphs} graphs in {time.monotonic() - began:.1f} s{kept}"

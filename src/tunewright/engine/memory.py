@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -18,8 +18,20 @@ if TYPE_CHECKING:
     from tunewright.engine.state import TrainState
 
 
+_SHORTER: Final = "use a smaller cutoff_len, or gradient_checkpointing: true"
+
+
 class BatchTooLargeError(OutOfMemoryError):
-    """There was not enough memory for a micro-batch: smaller ones may do."""
+    """There was not enough memory for a micro-batch of so many rows and tokens: smaller ones may do."""
+
+    def __init__(self, message: str, *, rows: int, tokens: int, mend: str) -> None:
+        self.rows, self.tokens = rows, tokens
+        super().__init__(message, mend=mend)
+
+    def of_budget(self, tokens: int) -> BatchTooLargeError:
+        """The same, with the mend of a run that has set `micro_batch_tokens` to so many."""
+        smaller = f"micro_batch_tokens: {min(tokens, self.tokens) // 2} computes the same; or {_SHORTER}" if self.rows > 1 else _SHORTER
+        return BatchTooLargeError(self.message, rows=self.rows, tokens=self.tokens, mend=smaller)
 
 
 @contextmanager
@@ -40,11 +52,12 @@ def memory_told(batch: Batch) -> Iterator[None]:
 
 def _told(batch: Batch) -> BatchTooLargeError:
     rows, positions = batch.input_ids.shape
-    mend, half = "use a smaller cutoff_len, or gradient_checkpointing: true", len(batch.sample_ids) // 2
+    mend, half = _SHORTER, len(batch.sample_ids) // 2
     if half:
         mend = f"per_device_train_batch_size: {half} with twice the gradient_accumulation_steps computes the same; or {mend}"
     return BatchTooLargeError(
-        f"out of memory on a batch of {len(batch.sample_ids)} rows ({rows} x {positions} positions, {batch.num_tokens} tokens)", mend=mend)
+        f"out of memory on a batch of {len(batch.sample_ids)} rows ({rows} x {positions} positions, {batch.num_tokens} tokens)",
+        rows=len(batch.sample_ids), tokens=batch.num_tokens, mend=mend)
 
 
 class MemoryGrowth(StepHook):

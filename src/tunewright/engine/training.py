@@ -129,7 +129,7 @@ def prepare(parts: Parts, stop: StopRequest) -> Job:
     pad_token_id = parts.tokenizer.pad_token_id or 0
     collate = assemble.stage_collation(run, parts.stage.examples, parts.kernels, pad_token_id)
     collate_evaluation = assemble.evaluation_collation(run, parts.stage.examples, parts.kernels, pad_token_id)
-    batches = assemble.training_batches(run, parts.examples, collate, ranks)
+    batches = assemble.training_batches(run, parts.examples, collate, ranks, flat=parts.kernels.flat)
     timetable = assemble.timetable(run, batches.steps_per_epoch)
     optimizer = build_optimizer(parts.model, run.optimizer, run.lora, run.run.seed)
     schedule = build_schedule(optimizer, run.schedule, timetable.total_steps)
@@ -290,6 +290,9 @@ def _trained(job: Job) -> Job:
             return job
         except BatchTooLargeError as error:
             smaller = _smaller(job)
+            budget = job.parts.run.batching.micro_batch_tokens
+            if smaller is None and budget is not None:
+                raise error.of_budget(budget) from error
             if smaller is None:
                 raise
             told = error.message
@@ -313,7 +316,7 @@ def _smaller(job: Job) -> Job | None:
         torch.accelerator.empty_cache()
     settings = parts.settings
     session.commit = lambda now: commit(parts, session, settings, now)
-    batches = assemble.training_batches(parts.run, parts.examples, job.batches.loading.collate, ranks)
+    batches = assemble.training_batches(parts.run, parts.examples, job.batches.loading.collate, ranks, flat=parts.kernels.flat)
     return replace(job, parts=parts, batches=batches)
 
 

@@ -71,11 +71,13 @@ class Outlook:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """An outlook, and what else could be. `other`: with recomputation where it is off, without where it is on. `safe`: the largest
-    micro-batch that fits, None where not even one row does, or where nobody knows the memory."""
+    micro-batch that fits, None where not even one row does, or where nobody knows the memory. `takes_tokens`: whether the run may have
+    `micro_batch_tokens`."""
 
     outlook: Outlook
     other: Step
     safe: BatchShape | None
+    takes_tokens: bool
 
 
 def whole(step: Step, machine: Machine) -> int:
@@ -121,9 +123,9 @@ class Planner:
 
     def outlook(self, rows: Rows, per_device: int | None = None, *, recomputes: bool) -> Outlook:
         """The run as it is configured, with micro-batches of another size if `per_device` says so."""
-        batches, times = self.batches(rows, per_device), self._times(per_device)
-        step = self.step(batches.largest, recomputes=recomputes, accumulation=self.run.batching.gradient_accumulation_steps * times)
-        return Outlook(self.machine, batches, rows, step, recomputes, self._seconds(batches, step, times))
+        batches = self.batches(rows, per_device)
+        step = self.step(batches.largest, recomputes=recomputes, accumulation=math.ceil(batches.number))
+        return Outlook(self.machine, batches, rows, step, recomputes, self._seconds(batches, step))
 
     def plan(self, rows: Rows) -> Plan:
         """The whole plan of the run; with `gradient_checkpointing: auto` as it will be."""
@@ -132,11 +134,12 @@ class Planner:
         other = self.outlook(rows, recomputes=not asked)
         if self.run.precision.gradient_checkpointing_auto and not asked and not found.fits:
             found, other = other, found
-        return Plan(found, other.step, self._safe(found))
+        return Plan(found, other.step, self._safe(found), not self.run.data.streaming)
 
     def recomputes(self, rows: Rows) -> tuple[bool, str]:
         """What `gradient_checkpointing: auto` comes to, and why."""
-        step = self.step(self.batches(rows).largest, recomputes=False)
+        batches = self.batches(rows)
+        step = self.step(batches.largest, recomputes=False, accumulation=math.ceil(batches.number))
         is_on = not within(step, self.machine)
         need = f"{gigabytes(whole(step, self.machine))} GB are {'needed' if is_on else 'enough'} without it"
         have = "" if self.machine.available is None else f", of {gigabytes(self.machine.available)} GB"
@@ -148,9 +151,6 @@ class Planner:
         fitting = (size for size in (asked, *divisors_below(asked)) if self.outlook(rows, size, recomputes=recomputes).fits)
         return next(fitting, 1)
 
-    def _times(self, per_device: int | None) -> int:
-        return 1 if per_device is None else self.run.batching.per_device_train_batch_size // per_device
-
     def _setting(self, accumulation: int | None) -> Setting:
         run = self.run
         mixed = torch.bfloat16 if run.precision.bf16 else torch.float16 if run.precision.fp16 else None
@@ -160,12 +160,12 @@ class Planner:
         return Setting(mixed, state_bytes(run.optimizer, self._weights), update_bytes(run.optimizer, self._weights, on_gpu=on_gpu),
                        held, trained if self.ranks > 1 else 0)
 
-    def _seconds(self, batches: Batches, step: Step, times: int) -> float:
+    def _seconds(self, batches: Batches, step: Step) -> float:
         """An optimizer step on batches of the usual size, from the time of the largest one."""
         largest = batches.largest
         micro = (step.work.other_s * batches.positions / largest.positions + step.work.attention_s * batches.squares / largest.squares)
         moved = 3 * sum(weight.numbers * weight.itemsize for weight in self._weights) + 2 * state_bytes(self.run.optimizer, self._weights)
-        return micro * times * self.run.batching.gradient_accumulation_steps + moved / self.machine.bandwidth
+        return micro * batches.number + moved / self.machine.bandwidth
 
     def _safe(self, found: Outlook) -> BatchShape | None:
         """Memory grows in proportion to the batch, once chunks of the loss are full: two sizes give the line, and the size that it leads to
@@ -175,7 +175,8 @@ class Planner:
         longest = max(found.batches.largest.sequences, key=sum)
 
         def step_of(count: int) -> Step:
-            return self.step(replace(found.batches.largest, sequences=(longest,) * count), recomputes=found.recomputes)
+            return self.step(replace(found.batches.largest, sequences=(longest,) * count), recomputes=found.recomputes,
+                             accumulation=math.ceil(found.batches.number))
 
         tried = {count: whole(step_of(count), self.machine) for count in (1, 3)}
         room = SAFE * self.machine.available

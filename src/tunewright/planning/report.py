@@ -57,8 +57,9 @@ def _suggestion(plan: Plan) -> str:
         return "largest safe micro-batch: unknown, because the memory of this machine is"
     if plan.safe is None:
         return "largest safe micro-batch: not even one row fits" + ("" if plan.outlook.recomputes else "; try gradient_checkpointing: true")
-    rows = len(plan.safe.sequences)
-    return f"largest safe micro-batch: {rows} of the longest rows (per_device_train_batch_size: {rows}), {plan.safe.tokens} tokens"
+    rows, tokens = len(plan.safe.sequences), plan.safe.tokens
+    by_tokens = f" (micro_batch_tokens: {tokens})" if plan.takes_tokens else ""
+    return f"largest safe micro-batch: {rows} of the longest rows (per_device_train_batch_size: {rows}), {tokens} tokens{by_tokens}"
 
 
 def duration(seconds: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunewright.config.rules.rule import Broken, Case, Rule
+from tunewright.config.rules.rule import ONLINE, Broken, Case, Rule
 from tunewright.config.table import table
 
 
@@ -47,6 +47,18 @@ def two_orders_by_length(case: Case) -> str | None:
     return "group_by_length is on too" if batching.sortish_sampler and batching.group_by_length else None
 
 
+def tokens_of_new_answers(case: Case) -> str | None:
+    run = case.run
+    wanted = run.batching.micro_batch_tokens is not None and run.run.stage in ONLINE
+    return f"stage is {run.run.stage}, whose answers are of no known length before they are given" if wanted else None
+
+
+def tokens_and_found_size(case: Case) -> str | None:
+    batching = case.run.batching
+    both = batching.micro_batch_tokens is not None and batching.auto_find_batch_size
+    return "says how large batches are, but auto_find_batch_size is to find out how many rows they have" if both else None
+
+
 def nothing_kept(case: Case) -> str | None:
     checkpoints = case.run.checkpoints
     wanted = not checkpoints.save_hf_weights and checkpoints.save_strategy == "no"
@@ -85,6 +97,10 @@ RULES = (
          "set dataloader_num_workers: 1 or more, or remove it"),
     Rule("grouping-in-file-order", ("disable_shuffling", "group_by_length", "sortish_sampler"), grouping_in_file_order, "keep one of them"),
     Rule("two-orders-by-length", ("sortish_sampler", "group_by_length"), two_orders_by_length, "keep one of them"),
+    Rule("tokens-of-new-answers", ("micro_batch_tokens", "stage"), tokens_of_new_answers, "remove it, or set a smaller "
+         "per_device_train_batch_size", purposes=("train",)),
+    Rule("tokens-and-found-size", ("micro_batch_tokens", "auto_find_batch_size"), tokens_and_found_size, "keep one of them",
+         purposes=("train",)),
     Rule("nothing-kept", ("save_hf_weights", "save_strategy"), nothing_kept, "set save_hf_weights: true", purposes=("train",)),
     Rule("nothing-to-merge", ("merge_lora_and_save", "save_hf_weights", "finetuning_type"), nothing_to_merge,
          "set save_hf_weights: true", purposes=("train",)),

@@ -49,6 +49,9 @@ def stream_cannot(case: Case) -> list[Broken]:
     sorters = {"group_by_length": run.batching.group_by_length, "sortish_sampler": run.batching.sortish_sampler}
     found += [Broken(name, "sorts rows by length, but the rows of a stream are not known before they are read",
                      "remove it, or set streaming: false") for name, is_on in sorters.items() if is_on]
+    if run.batching.micro_batch_tokens is not None:
+        found.append(Broken("micro_batch_tokens", "divides the rows of a step by their lengths, but streaming is on, and the rows of a "
+                            "stream are not known before they are read", "remove it, or set streaming: false"))
     if 0 < run.data.val_size < 1:
         found.append(Broken("val_size", f"{show(run.data.val_size)} is a part of all rows, but streaming is on, and nobody knows how many "
                             "rows a stream has", "write a number of rows, such as 1000"))
@@ -81,8 +84,8 @@ RULES = (
          purposes=("train", "preview")),
     Rule("turns-of-token-files", ("mix_strategy", "data_manager_type"), turns_of_token_files, "write weights before the sets in dataset"),
     Rule("stream-without-end", ("streaming", "max_steps"), stream_without_end, "set max_steps", purposes=("train",)),
-    Rule("stream-cannot", ("group_by_length", "sortish_sampler", "val_size", "tokenized_path", "streaming", "data_manager_type"),
-         stream_cannot, purposes=("train", "eval", "predict", "preview")),
+    Rule("stream-cannot", ("group_by_length", "sortish_sampler", "micro_batch_tokens", "val_size", "tokenized_path", "streaming",
+                           "data_manager_type"), stream_cannot, purposes=("train", "eval", "predict", "preview")),
     Rule("stream-of-feedback", ("streaming", "stage"), stream_of_feedback, "set streaming: false",
          purposes=("train", "eval", "predict", "preview")),
     Rule("small-buffer", ("buffer_size", "streaming"), small_buffer, "make it much larger: only rows in it are shuffled together",

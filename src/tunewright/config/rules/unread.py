@@ -139,7 +139,7 @@ UNREAD = (
            lambda run: run.tokenizer.new_special_tokens_config is not None, _GENERATES),
     Unread(("ignore_pad_token_for_loss",), "rows are laid end to end, without padding", lambda run: _is_laid_flat(run)),
     Unread(("ignore_pad_token_for_loss",), "a batch of one row has no padding",
-           lambda run: run.batching.per_device_train_batch_size == 1),
+           lambda run: run.batching.per_device_train_batch_size == 1 and run.batching.micro_batch_tokens is None),
     Unread(("neat_packing",), "packing is off",
            lambda run: not packs(run)),
     Unread(("group_by_length", "sortish_sampler", "padding_free"), "packing is on", lambda run: run.data.packing is True),
