@@ -257,5 +257,5 @@ def missing(group: str) -> str | None:
 
 CHECK: Final = Check(
     "changes", "A run that is to go on with another setting, other rows, another model, reference, reward or optimizer is refused, and "
-    "nothing is written; each change is named with what was and what is, and nothing else is, unless `allow_change` names it.", 303,
+    "nothing is written; each change is named with what was and what is, and nothing else is, unless `allow_change` names it.", 305,
     groups, run, missing)
