@@ -38,13 +38,14 @@ def main() -> None:
 
 
 def _packed(job: dict[str, Any]) -> Any:
-    """Packed sequences as its `neat_packing` writes them: rows numbered in the mask, padded to a token more than `cutoff_len`."""
+    """Packed sequences as its `neat_packing` writes them: rows numbered in the mask, padded to a token more than `cutoff_len`; and to a
+    multiple of eight, which its collator would do to all but the positions."""
     from datasets import Dataset
 
-    found = []
+    found, room = [], (job["capacity"] + 8) // 8 * 8
     for pack in packs_of(job):
         lengths = [len(row["input_ids"]) for row in pack]
-        padding = job["capacity"] + 1 - sum(lengths)
+        padding = room - sum(lengths)
         found.append({
             "input_ids": end_to_end(pack, "input_ids") + [0] * padding, "labels": end_to_end(pack, "labels") + [-100] * padding,
             "attention_mask": [number for number, length in enumerate(lengths, 1) for _ in range(length)] + [0] * padding,
