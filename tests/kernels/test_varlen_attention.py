@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from tests.kernels.test_isolation import run, tiny
@@ -87,6 +88,25 @@ def test_it_is_taken_where_it_may_be(stand_in: None, monkeypatch: pytest.MonkeyP
 def test_a_kernel_that_passes_its_trial_is_taken(stand_in: None) -> None:
     """With a window that would hide nothing of so few tokens, too."""
     assert obstacle(KIND) is None and obstacle(KIND._replace(rule=Rule(window=4096))) is None
+
+
+def test_a_trial_inside_a_layer_that_is_recomputed(stand_in: None) -> None:
+    """Where a layer uses it for the first time: by hand, the slope of the square of 1; torch itself compares what both passes save."""
+    verdicts: list[str | None] = []
+
+    def layer(number: Tensor) -> Tensor:
+        verdicts.append(obstacle(KIND))
+        return number * number
+
+    number = torch.ones(1, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(layer, number, use_reentrant=False).backward()
+    assert number.grad is not None and number.grad.item() == 2 and verdicts == [None, None]
+
+
+def test_a_trial_in_inference_mode(stand_in: None) -> None:
+    """Where an evaluation uses it for the first time."""
+    with torch.inference_mode():
+        assert obstacle(KIND) is None
 
 
 @pytest.mark.parametrize(("kind", "reason"), [

@@ -85,7 +85,7 @@ def _isolated(run: RunConfig, model: PreTrainedModel) -> KernelPlan:
         return KernelPlan(chosen, True, (f"attention {chosen} with a mask of blocks: the model attends within chunks",))
     if flash_attn == "fa2":
         return KernelPlan(_NAMES["fa2"], True, ("attention flash_attention_2, asked for by flash_attn; segments by their bounds",))
-    obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model) or _wrong_in_blocks(model)
+    obstacle = "flash_attn asks for it" if flash_attn == "disabled" else isolation.obstacle(model) or _wrong_in_blocks(run, model)
     if obstacle is not None:
         return KernelPlan(packed_eager.NAME, True, (f"attention {packed_eager.NAME}: eager, one call per row: {obstacle}",))
     line = f"attention {packed_attention.NAME}: each row by itself, without padding{_calls(run, model)}"
@@ -111,12 +111,12 @@ def _calls(run: RunConfig, model: PreTrainedModel) -> str:
     return ", in one call of torch's FlashAttention" if reason is None else f", in a call for each: not FlashAttention, {reason}"
 
 
-def _wrong_in_blocks(model: PreTrainedModel) -> str | None:
-    """Why attention of this model's shape is not to be computed in blocks; or None. One of shapes only is taken at its word."""
+def _wrong_in_blocks(run: RunConfig, model: PreTrainedModel) -> str | None:
+    """Why attention of this model's shape is not to be computed in blocks on a CPU; or None. One of shapes only is taken at its word."""
     from tunewright.kernels import blocked_attention
 
     weight, shape = next(model.parameters()), _heads(model)
-    if weight.is_meta or weight.device.type != "cpu" or shape is None:
+    if weight.is_meta or is_on_accelerator(use_cpu=run.run.use_cpu) or shape is None:
         return None
     return blocked_attention.disproof(*shape, model.dtype)
 

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 
 from tunewright.kernels.blocked_attention import Rule
@@ -105,7 +106,7 @@ def _ends(parts: tuple[Segment, ...], device: torch.device) -> _Ends:
 
 def _disproof(kind: Kind) -> str | None:
     """Result and gradients on random numbers against torch's attention in float32 with masks; how they differ, if they do. A window is
-    made so small that it hides something."""
+    made so small that it hides something. The first use may be inside a layer that is recomputed, whose own hooks must not see this."""
     rule = kind.rule if kind.rule.window is None else replace(kind.rule, window=min(kind.rule.window, _TRIED_WINDOW))
     generator = torch.Generator().manual_seed(0)
     length = _TRIED[-1].end
@@ -114,14 +115,15 @@ def _disproof(kind: Kind) -> str | None:
         numbers = torch.randn(1, heads, length, kind.width, generator=generator)
         return numbers.to(kind.device, kind.dtype).requires_grad_()
 
-    with torch.enable_grad(), torch.autocast(kind.device.type, enabled=False):
+    with (torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(kind.device.type, enabled=False),
+          saved_tensors_hooks(lambda one: one, lambda one: one)):
         inputs = (drawn(kind.heads), drawn(kind.key_heads), drawn(kind.key_heads))
         wide = tuple(one.detach().float().requires_grad_() for one in inputs)
         slope = torch.randn(1, length, kind.heads, kind.width, generator=generator).to(kind.device)
         found, wanted = attend_at_once(*inputs, _TRIED, rule), _naive(wide, rule)
-        ours = (found, *torch.autograd.grad(found, inputs, slope.to(kind.dtype)))
-        theirs = (wanted, *torch.autograd.grad(wanted, wide, slope))
-    apart = max(float(((one.float() - two).abs().max() / two.abs().max()).detach()) for one, two in zip(ours, theirs, strict=True))
+        ours = (found.detach(), *torch.autograd.grad(found, inputs, slope.to(kind.dtype)))
+        theirs = (wanted.detach(), *torch.autograd.grad(wanted, wide, slope))
+    apart = max(float((one.float() - two).abs().max() / two.abs().max()) for one, two in zip(ours, theirs, strict=True))
     return None if apart <= TOLERANCE[kind.dtype] else f"it computes something else here (by {apart:.1e})"
 
 
