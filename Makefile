@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo life-cycle test test-fast lint reliability docs docs-check readme clean environment environment-test compiler
+.PHONY: help demo life-cycle test test-fast lint reliability docs docs-check benchmarks readme clean environment environment-test compiler
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,14 @@ lint: environment-test ## style, types, import rules, generated files, coverage 
 reliability: environment-test compiler ## show all that is promised of faults and exactness, for docs/reliability.md (hours)
 	@HF_HUB_OFFLINE=1 $(VENV)/tunewright selftest --full --record docs/reliability.jsonl
 	@$(VENV)/python scripts/generate.py --write
+
+benchmarks: environment-test demo-model ## measure all of docs/benchmarks.md anew, peers in environments of their own (about three hours)
+	@for part in training dpo_step generation startup preprocessing gpu_training; do \
+	  echo "== $$part"; $(VENV)/python benchmarks/$$part.py || [ "$$part" = gpu_training ] || exit; done
+	@$(VENV)/python benchmarks/table.py
+
+demo-model: environment-test
+	@$(VENV)/python -c 'from tunewright.models.demo_model import ensure; ensure()'
 
 docs: environment-test ## write the generated files anew: parameters, schema, figures of the README
 	@$(VENV)/python scripts/generate.py --write

@@ -59,7 +59,8 @@ def _read(path: Path) -> Line | None:
 
 HEAD: Final = """# Benchmarks
 
-This page is made by `python benchmarks/table.py` from the files in `benchmarks/results`. Anyone can make those anew:
+This page is made by `python benchmarks/table.py` from the files in `benchmarks/results`. Anyone can make those
+anew with `make benchmarks`, or part by part:
 
 ```console
 $ tunewright demo                      # once: fetches the model
