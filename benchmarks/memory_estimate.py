@@ -36,6 +36,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "llama-135m": {"kind": "LlamaConfig", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
                    "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True},
 }
+MODELS["llama-135m, bf16"] = MODELS["llama-135m"] | {"dtype": "bfloat16"}
 LORA: Final[dict[str, Any]] = {"finetuning_type": "lora"}
 FULL: Final[dict[str, Any]] = {"finetuning_type": "full"}
 ON: Final[dict[str, Any]] = {"gradient_checkpointing": True}
@@ -57,6 +58,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "full, end to end, adafactor": ("llama-14m", FULL | FLAT | {"optim": "adafactor"}),
     "freeze, padded": ("qwen3-20m", {"finetuning_type": "freeze"} | PADDED),
     "135m lora, end to end": ("llama-135m", LORA | FLAT),
+    "135m lora, end to end, mixed precision": ("llama-135m, bf16", LORA | FLAT | {"bf16": True}),
     "135m lora, padded, recomputed": ("llama-135m", LORA | PADDED | ON),
     "135m full, end to end, recomputed": ("llama-135m", FULL | FLAT | ON),
     "135m full, packed": ("llama-135m", FULL | PACKED),
@@ -198,6 +200,8 @@ def fork_each(names: list[str], folder: Path) -> int:
 
     A child begins with the pages of its parent in its count, trains its own tiny model, and counts what comes on top.
     """
+    from accelerate.state import AcceleratorState
+
     from tunewright.commands.train import train
 
     model, settings = CASES[names[0]]
@@ -207,6 +211,7 @@ def fork_each(names: list[str], folder: Path) -> int:
         child = os.fork()
         if not child:
             with leaving():
+                AcceleratorState._reset_state(reset_partial_state=True)  # it has the parent's number format
                 print(_FOUND + json.dumps({"case": name, **measure(*CASES[name], folder)}), flush=True)
         if os.waitpid(child, 0)[1]:
             return 1
@@ -253,7 +258,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.worker:
         return fork_each(given.only, given.folder)
-    names = [name for name in given.only if not given.small or CASES[name][0] != "llama-135m"]
+    names = [name for name in given.only if not given.small or not CASES[name][0].startswith("llama-135m")]
     with tempfile.TemporaryDirectory(prefix="memory-estimate-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
         "data_cache_dir": "none", "per_device_train_batch_size": job["batch"], "max_steps": job["steps"], "disable_shuffling": "true",
         "learning_rate": job["learning_rate"], "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "weight_decay": 0.0,
         "max_grad_norm": 1.0, "logging_steps": 1, "save_strategy": "no", "plot_loss": "false", "seed": 0, "disable_tqdm": "true",
-        **({"pure_bf16": "true"} if job.get("gpu") else {"use_cpu": "true"}), **job["options"]}
+        **({"pure_bf16": "true", "bf16": "true"} if job.get("gpu") else {"use_cpu": "true"}), **job["options"]}
 
 
 if __name__ == "__main__":

@@ -61,12 +61,13 @@ def _answers(opened: Opened, prepared: Prepared, config: RunConfig, ranks: Ranks
     from tunewright.engine.number_formats import evaluation_dtype, weights_in
     from tunewright.engine.predict import predict, write_predictions
     from tunewright.engine.text_metrics import TextScorer
+    from tunewright.kernels.frozen_weights import widened
     from tunewright.runtime import seed_everything
 
     scorer = TextScorer()
     seed_everything(config.run.seed, ranks)
     rows = [row for name in prepared.evaluation for row in prepared.prompts(name)]
-    with weights_in([opened.model], evaluation_dtype(config.precision)):
+    with widened(opened.model), weights_in([opened.model], evaluation_dtype(config.precision)):
         predicted = predict(opened, rows, config.generation, config.batching.per_device_eval_batch_size, ranks)
     metrics = predicted.metrics("predict", scorer)
     if ranks.is_main:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tunewright.config.param import Alias, param
 
-FAST_PATHS: Final = ("prefix", "loss", "lora", "mlp", "norm", "rotary")
+FAST_PATHS: Final = ("prefix", "loss", "lora", "mlp", "norm", "rotary", "weights")
 """The names of the fast paths that can be switched off."""
 
 COMPILE_BACKENDS: Final = ("inductor", "aot_eager", "eager")
@@ -34,8 +34,9 @@ class KernelsConfig:
 
     slow_paths: tuple[str, ...] = param(
         (), "Fast paths that are not taken: beginnings that rows of a batch have in common computed once, and nothing behind a row's last "
-        "prediction (prefix), the loss straight from hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm) and "
-        "rotary positions (rotary). The same is computed either way; this is for comparing.", choices=FAST_PATHS, example="loss,norm")
+        "prediction (prefix), the loss straight from hidden states (loss), fused LoRA layers (lora), gated MLPs (mlp), norms (norm), "
+        "rotary positions (rotary), and frozen weights in the number format of mixed precision (weights). The same is computed either way; "
+        "this is for comparing.", choices=FAST_PATHS, example="loss,norm")
     chunk_loss_size: int | None = param(
         None, "Tokens whose logits exist at a time while the loss is computed; absent means as many as 64 MB hold, on a CPU 31 MB, or "
         "16 MB where the output head trains.", unit="tokens",

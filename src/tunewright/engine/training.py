@@ -45,6 +45,7 @@ from tunewright.engine.trackers import open_trackers
 from tunewright.engine.workers import lost_workers_named
 from tunewright.errors import InputError, StorageError
 from tunewright.inference.opening import Opened
+from tunewright.kernels.frozen_weights import widened
 from tunewright.kernels.liger import apply_kernels
 from tunewright.models.families import vocabulary_rows
 from tunewright.planning.batches import divisors_below
@@ -253,7 +254,7 @@ def answer_scores(parts: Parts) -> Metrics:
 
     rows = [row for name in parts.prepared.evaluation for row in parts.prepared.prompts(name)]
     opened = as_opened(parts.model, parts.tokenizer, parts.renderer)
-    with weights_in([parts.model], evaluation_dtype(parts.run.precision)):
+    with widened(parts.model), weights_in([parts.model], evaluation_dtype(parts.run.precision)):
         predicted = predict(
             opened, rows, parts.run.generation, parts.run.batching.per_device_eval_batch_size, parts.start.store.ranks)
     metrics = predicted.metrics("eval", TextScorer())

@@ -57,6 +57,13 @@ def trim_before_embedding(model: PreTrainedModel) -> tuple[str, ...]:
     return ("memory: what is free is given back before the embedding's gradient is made",)
 
 
+def give_back() -> None:
+    """Give what is free in the heap back to the system, if the C library can: what many small blocks leave is no room for large ones."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim()
+
+
 @cache
 def _malloc_trim() -> Callable[[], None] | None:
     """glibc's function; None with another C library."""

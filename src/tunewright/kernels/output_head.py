@@ -58,25 +58,28 @@ class OutputHead:
     shape: Shape
     last: LastLayer | None = None
 
-    def weights(self) -> Head:
-        """The projection's weight and bias as they are now."""
-        return Head(self.projection.weight, self.projection.bias)
+    def weights(self, hidden: Tensor) -> Head:
+        """The projection's weight and bias as they are now; without autocast in the number format of the hidden states, for which frozen
+        ones may have to be widened (`kernels.frozen_weights`)."""
+        own = Head(self.projection.weight, self.projection.bias)
+        as_it_is = own.weight.dtype == hidden.dtype or torch.is_autocast_enabled(hidden.device.type)
+        return own if as_it_is else Head(own.weight.to(hidden.dtype), None if own.bias is None else own.bias.to(hidden.dtype))
 
     def loss_sum(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0, z_weight: float = 0.0) -> Tensor:
         """Cross-entropy, with `z_weight` times the z-loss, summed over rows: hidden [N, D], targets [N] -> scalar."""
-        return linear_cross_entropy_sum(hidden, self.weights(), targets, replace(self.shape, smoothing=smoothing, z_weight=z_weight))
+        return linear_cross_entropy_sum(hidden, self.weights(hidden), targets, replace(self.shape, smoothing=smoothing, z_weight=z_weight))
 
     def log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target: hidden [N, D], targets [N] -> [N]."""
-        return -linear_cross_entropy(hidden, self.weights(), targets, self.shape)
+        return -linear_cross_entropy(hidden, self.weights(hidden), targets, self.shape)
 
     def entropies(self, hidden: Tensor) -> Tensor:
         """Entropy of each distribution over the vocabulary, in nats, without a gradient: hidden [N, D] -> [N]."""
-        return entropies(hidden, self.weights(), self.shape)
+        return entropies(hidden, self.weights(hidden), self.shape)
 
     def correct(self, hidden: Tensor, targets: Tensor) -> int:
         """How many targets are ranked first."""
-        return top_ranked(hidden, self.weights(), targets, self.shape)
+        return top_ranked(hidden, self.weights(hidden), targets, self.shape)
 
 
 def adopt(model: PreTrainedModel, chunk: int | None = None, ask: Ask = prove_anew) -> str | None:

@@ -12,6 +12,8 @@ from tunewright.errors import require
 from tunewright.kernels import isolation
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
     from tunewright.config.run import RunConfig
@@ -222,9 +224,10 @@ def hasten(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:
         kept = output_head.adopt(model, run.kernels.chunk_loss_size, verdicts.ask)
         lines.append(f"loss: from hidden states, without logits{_trimmed(model) if kept is None else f': not here, {kept}'}")
     if run.kernels.compiles:
+        lines += _weights(run, model, verdicts.ask)
         lines.append(f"decoder layers: compiled by {run.kernels.backend} ({compilation.compile_layers(model, run.kernels)} layers)")
     else:
-        lines += _modules(run, model, verdicts.ask)
+        lines += [*_modules(run, model, verdicts.ask), *_weights(run, model, verdicts.ask)]
     return (*lines, *verdicts.keep())
 
 
@@ -263,14 +266,11 @@ def _modules_of(number: int) -> str:
 
 
 def _paths(run: RunConfig) -> dict[str, _Path]:
-    import torch
-
     from tunewright.kernels import lora_groups, rotary, swap
 
-    narrow = torch.bfloat16 if run.precision.bf16 else torch.float16 if run.precision.fp16 else None
     return {
         "lora": _Path("LoRA", "layers that read one input run as one operation", "by peft's own forward", None,
-                      partial(lora_groups.switch_over, narrow=narrow)),
+                      partial(lora_groups.switch_over, narrow=mixed_format(run))),
         "mlp": _Path("gated MLPs", "one activation", _OWN, "no module has gate_proj, up_proj and down_proj", swap.swap_mlps),
         "norm": _Path("RMSNorm", "torch's own", _OWN, "no module is one", swap.swap_norms),
         "rotary": _Path("rotary positions", "in two passes", _OWN, f"no attention calls {rotary.NAME}", rotary.switch_over)}
@@ -293,6 +293,33 @@ def _modules(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
             yield "use_fused_rmsnorm: the model has no RMSNorm that torch's own can replace"
     if own:
         yield f"slow_paths: {', '.join(name for name in FAST_PATHS if name in own)} {_OWN}"
+
+
+def mixed_format(run: RunConfig) -> torch.dtype | None:
+    """The number format of mixed precision, if the run has that."""
+    import torch
+
+    return torch.bfloat16 if run.precision.bf16 else torch.float16 if run.precision.fp16 else None
+
+
+def keeps_frozen_narrow(run: RunConfig, model: nn.Module) -> bool:
+    """Whether the model's frozen weights may be in the format of mixed precision. Those of a model that is saved whole are saved with it;
+    and ppo and grpo draw answers in float32, for which they would be widened at each token."""
+    is_saved_whole = run.tuning.finetuning_type != "lora" and any(weight.requires_grad for weight in model.parameters())
+    wanted = mixed_format(run) is not None and "weights" not in run.kernels.slow_paths
+    return wanted and not is_saved_whole and run.run.stage not in ("ppo", "grpo")
+
+
+def _weights(run: RunConfig, model: PreTrainedModel, ask: Ask) -> Iterator[str]:
+    """The number format of frozen weights."""
+    from tunewright.kernels import frozen_weights
+
+    narrow = mixed_format(run)
+    if narrow is not None and keeps_frozen_narrow(run, model):
+        kept = f"kept in {str(narrow).removeprefix('torch.')}, which holds all their digits"
+        path = _Path("frozen weights", kept, "in float32", None, partial(frozen_weights.narrow, dtype=narrow))
+        line = path.line(path.switch(model, ask))
+        yield from [] if line is None else [line]
 
 
 def offload(run: RunConfig, model: PreTrainedModel) -> tuple[str, ...]:

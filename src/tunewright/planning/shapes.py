@@ -49,6 +49,8 @@ def shape_model(run: RunConfig) -> ShapeModel:
 
     run = _without_packages(run)
     config = _config(run)
+    is_made = run.model.train_from_scratch or run.lora.pissa_init
+    stored = None if is_made else config.dtype  # what the model is made in takes its place
     dtype = torch.bfloat16 if run.precision.pure_bf16 else torch.float32
     mode = OnMeta()
     with torch.device("meta"), _quietly():
@@ -61,7 +63,7 @@ def shape_model(run: RunConfig) -> ShapeModel:
         depth = shorten(base, run)
         model = _trainable(base, run)
         _at_once(run, model)
-    _hasten(run, cast("PreTrainedModel", model), mode)
+    _hasten(run, cast("PreTrainedModel", model), mode, stored)
     model.train()
     return ShapeModel(model, mode, kernels, depth)
 
@@ -130,10 +132,15 @@ def _continued(lora: LoraConfig, run: RunConfig) -> LoraConfig:
     return replace(lora, lora_rank=fields["r"], lora_target=(targets,) if isinstance(targets, str) else tuple(targets or ("all",)))
 
 
-def _hasten(run: RunConfig, model: PreTrainedModel, mode: OnMeta) -> None:
-    """The fast paths that `kernels.plan.hasten` takes, taken at their word: there are no numbers to prove them on."""
-    from tunewright.kernels import lora_groups, output_head, rotary, swap
+def _hasten(run: RunConfig, model: PreTrainedModel, mode: OnMeta, stored: torch.dtype | None) -> None:
+    """The fast paths that `kernels.plan.hasten` takes, taken at their word: there are no numbers to prove them on. `stored`: the number
+    format that the model's configuration gives its weights."""
+    from tunewright.kernels import frozen_weights, lora_groups, output_head, rotary, swap
+    from tunewright.kernels.plan import keeps_frozen_narrow, mixed_format
 
+    narrow = mixed_format(run)
+    if narrow is not None and narrow == stored and keeps_frozen_narrow(run, model):
+        frozen_weights.narrow_unproven(model, narrow)
     slow = {*run.kernels.slow_paths, *(["norm"] if run.kernels.use_fused_rmsnorm is False else [])}
     if "loss" not in slow:
         output_head.adopt_unproven(model, run.kernels.chunk_loss_size)

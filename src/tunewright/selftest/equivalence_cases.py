@@ -164,7 +164,7 @@ def changes(name: str, tuning: str) -> dict[str, Change]:
         found |= _ASKED
     if name == "sft":
         found |= _COMPILED
-    paths = [path for path in FAST_PATHS if not (
+    paths = [path for path in FAST_PATHS if path != "weights" and not (  # which there is in mixed precision only; these are exact numbers
         (path == "prefix" and not subject.shares) or (path == "lora" and tuning == "full") or (path == "mlp" and "experts" in name))]
     for path in paths:
         found[f"without the fast path {path}"] = Change({"slow_paths": path}, shows=_NOT_TAKEN[path])
