@@ -112,10 +112,11 @@ def replace(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return build({**values(config), **changes})
 
 
-def defaults(dialect: str) -> dict[str, Any]:
+@cache
+def defaults(dialect: str) -> Mapping[str, Any]:
     """Every default of a vocabulary by field name, in our form."""
     found = {field: row.default_in(dialect) for field, row in table().items()}
-    return {field: value for field, value in found.items() if value is not REQUIRED}
+    return MappingProxyType({field: value for field, value in found.items() if value is not REQUIRED})
 
 
 def _base(hint: Any) -> tuple[Base, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -149,18 +150,18 @@ def _merge(in_files: list[Written], in_arguments: Sequence[Written], problems: l
 
 
 def _origins(dialect: Dialect, found: Interpretation, adjusted: Mapping[str, Adjustment]) -> dict[str, Origin]:
-    origins: dict[str, Origin] = {}
-    for field, row in table().items():
-        written = found.sources.get(field)
-        if written is not None:
-            origins[field] = Origin(written.source, written.where, written.key)
-        elif field in adjusted:
-            origins[field] = Origin("rule", adjusted[field].why)
-        elif row.default_in(dialect.name) != row.param.default:
-            origins[field] = Origin("dialect default", dialect.name)
-        else:
-            origins[field] = Origin("default")
-    return origins
+    """Where each value comes from, in the order of the table: what was written goes before a rule, and a rule before a default."""
+    ruled = {field: Origin("rule", one.why) for field, one in adjusted.items()}
+    written = {field: Origin(one.source, one.where, one.key) for field, one in found.sources.items()}
+    return {**_of_defaults(dialect.name), **ruled, **written}
+
+
+@cache
+def _of_defaults(dialect: str) -> Mapping[str, Origin]:
+    """Where values come from that nobody gave."""
+    return MappingProxyType({field: Origin("default") if row.default_in(dialect) == row.param.default
+                             else Origin("dialect default", dialect)
+                             for field, row in table().items()})
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
