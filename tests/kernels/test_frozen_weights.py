@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -37,6 +39,15 @@ MIXED = torch.bfloat16
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def own_format() -> Iterator[None]:
+    """accelerate keeps the number format of the first run of a process; runs seed its generators, too."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with torch.random.fork_rng():
+        yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def published(kind: str = "llama", **changes: Any) -> nn.Module:
@@ -221,6 +232,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_format")
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_end_with_the_same_bits(workspace: Workspace, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, optimizer, every logged number and every answer of a run with and without."""

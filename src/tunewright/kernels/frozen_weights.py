@@ -102,17 +102,19 @@ def _forward(layer: nn.Linear, hidden: Tensor) -> Tensor:
 
 
 def _disproof(model: PreTrainedModel, layers: list[nn.Linear], dtype: torch.dtype) -> str | None:
-    """Run the model on a few tokens under autocast with these weights wide and narrow; what goes wrong, if anything does."""
-    ids = probe_tokens(model)
+    """Run the model on a few tokens under autocast with these weights wide and then narrow, which they stay unless something goes wrong;
+    what does, if so."""
+    ids, reason = probe_tokens(model), None
     with quiet_run(model), torch.autocast(ids.device.type, dtype):
         expected = model(input_ids=ids, use_cache=False).logits
         _keep_in(layers, dtype)
         try:
             found = model(input_ids=ids, use_cache=False).logits
         except RuntimeError:  # code of the model's own multiplies by a weight without the layer, and without autocast
-            return "the model reads a weight without its layer"
-        finally:
-            for layer in layers:
-                _cast(layer, torch.float32)
-                del layer.forward
-    return None if torch.equal(found, expected) else "the model computes something else"
+            reason = "the model reads a weight without its layer"
+        else:
+            reason = None if torch.equal(found, expected) else "the model computes something else"
+    for layer in layers if reason is not None else ():
+        _cast(layer, torch.float32)
+        del layer.forward
+    return reason
